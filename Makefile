@@ -1,0 +1,62 @@
+# make demo    runs the product on the bundled simulator
+# make run     runs it on your account: VOCOBASE_API_KEY, and CONFIG=FILE for a configuration file
+# make test    runs the tests, after installing the system programs they need where that is possible
+# make lint    formatting, lint, types, layers, generated files
+# make bench   measures speed and size beside what a user would write instead
+# make lock    resolves the dependencies anew; make generate writes the generated files anew
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.PHONY: demo run test lint bench docs generate lock system clean
+
+demo: $(VENV)/run.stamp
+	$(BIN)/voicelink-exporter demo $(ARGS)
+
+run: $(VENV)/run.stamp
+	$(BIN)/voicelink-exporter serve $(if $(CONFIG),--config.file=$(CONFIG)) $(ARGS)
+
+test: $(VENV)/dev.stamp system
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
+	$(BIN)/python tools/generate.py --check
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+generate: $(VENV)/dev.stamp
+	$(BIN)/python tools/generate.py
+
+# The system programs that the tests start. Where they can't be installed, the tests that need them say so.
+system:
+	@sh tools/install-system-programs
+
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml --group build
+
+lock: $(VENV)/dev.stamp
+	$(BIN)/$(LOCK) -o requirements/run.txt
+	$(BIN)/$(LOCK) --group dev -c requirements/run.txt -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

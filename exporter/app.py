@@ -1,0 +1,175 @@
+"""The composition root: builds the parts, joins them, runs them and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from socket import socket
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter import __version__
+from exporter.clock import Clock, SystemClock
+from exporter.exposition import Exposition
+from exporter.poller import Poller
+from exporter.scheduler import Scheduler
+from exporter.telemetry import Telemetry
+from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
+from exporter.web import Server, Site, create_site, open_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic import SecretStr
+
+    from exporter.config import Settings
+
+STOP_WITHIN: Final = 8.0  # seconds from the signal to the end, whatever hangs
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """The parts that run."""
+
+    settings: Settings
+    poller: Poller
+    scheduler: Scheduler
+    exposition: Exposition
+    clients: Mapping[str, VocobaseClient]
+    telemetry: Telemetry
+
+
+def build(settings: Settings, clock: Clock | None = None) -> Exporter:
+    """Join the parts. Nothing runs yet; call it with an event loop running."""
+    clock, telemetry = clock or SystemClock(), Telemetry()
+    telemetry.configured(clock.time())
+    clients = build_clients(settings, telemetry, clock)
+    exposition = Exposition(telemetry.render)
+    poller = build_poller(settings, clients, exposition, clock)
+    keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
+    return Exporter(
+        settings,
+        poller,
+        Scheduler(settings.config, poller, telemetry, clock, key_of=keys),
+        exposition,
+        clients,
+        telemetry,
+    )
+
+
+def build_clients(settings: Settings, telemetry: Telemetry, clock: Clock) -> dict[str, VocobaseClient]:
+    """Return a client for each account; accounts with the same key share its budget."""
+    context = ssl_context()
+    budgets: dict[str, RequestBudget] = {}
+
+    def client(account: str, key: SecretStr) -> VocobaseClient:
+        per_minute = settings.config.api.requests_per_minute
+        budget = budgets.setdefault(key.get_secret_value(), RequestBudget(per_minute, clock))
+        telemetry.watch_budget(account, lambda: budget.remaining)
+        return VocobaseClient(
+            settings.config, account, key, budget=budget, observer=telemetry, clock=clock, tls=context
+        )
+
+    return {account: client(account, key) for account, key in settings.api_keys.items()}
+
+
+def build_poller(
+    settings: Settings, clients: Mapping[str, VocobaseClient], exposition: Exposition, clock: Clock
+) -> Poller:
+    """Return a poller of all accounts that shows what it finds in `exposition`."""
+    config = settings.config
+    return Poller(
+        {account.name: account for account in config.accounts},
+        clients,
+        exposition,
+        clock=clock,
+        stale_after=config.poll.stale_after.total_seconds(),
+        hash_key=settings.hash_key.get_secret_value().encode() if settings.hash_key else None,
+    )
+
+
+Listening = tuple[Server, Sequence[socket]]
+
+
+async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None:
+    """Run the daemon until SIGTERM or SIGINT; servers `beside` it live as long. Raises `StartupError`."""
+    sockets = open_sockets(settings.config.web.listen_address)
+    exporter = build(settings)
+    exporter.exposition.refresh_own()
+    site = create_site(Site(settings.config, exporter.poller, exporter.exposition))
+    gc.freeze()  # what is there now stays: no use in walking it at every collection
+
+    @contextlib.asynccontextmanager
+    async def polling() -> AsyncIterator[None]:
+        exporter.scheduler.start()
+        _log_start(settings, sockets)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_WITHIN / 2):
+                    await _stop(exporter)
+            exporter.poller.close()
+
+    await run_until_stopped([(Server(site), sockets), *beside], polling())
+
+
+async def run_until_stopped(
+    servers: Sequence[Listening], during: contextlib.AbstractAsyncContextManager[None] | None = None
+) -> None:
+    """Run servers, and a context within them, until SIGTERM or SIGINT; then end them gracefully."""
+    with _signals() as stop:
+        tasks = [asyncio.create_task(server.serve(list(sockets))) for server, sockets in servers]
+        async with during or contextlib.nullcontext():
+            await stop.wait()
+            log.info("stopping")
+        for server, _ in servers:
+            server.should_exit = True
+        _, late = await asyncio.wait(tasks, timeout=STOP_WITHIN / 2)
+        for task in late:
+            task.cancel()
+    log.info("stopped")
+
+
+def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
+    for name in settings.unknown_environment:
+        log.warning("an environment variable means nothing to the exporter", variable=name)
+    config = settings.config
+    if config.api.base_url.startswith("http://"):
+        log.warning("api.base_url is not https, so the API key travels in the clear", base_url=config.api.base_url)
+    log.info(
+        "started",
+        version=__version__,
+        accounts=len(config.accounts),
+        addresses=",".join("{}:{}".format(*sock.getsockname()[:2]) for sock in sockets),
+    )
+
+
+async def _stop(exporter: Exporter) -> None:
+    exporter.scheduler.stop()
+    await exporter.poller.stop()
+    for client in exporter.clients.values():
+        await client.aclose()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """Own the signals: SIGTERM and SIGINT set the event; SIGHUP does nothing, where by default it would kill."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(
+        signal.SIGHUP, lambda: log.warning("SIGHUP does nothing: restart to read the configuration")
+    )
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)

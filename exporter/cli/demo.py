@@ -1,0 +1,58 @@
+"""`simulate` and `demo`: the bundled stand-in of the API alone, and with the exporter before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from pydantic import SecretStr
+
+from exporter.app import run_until_stopped, serve
+from exporter.config import Config, Settings, parse_address
+from exporter.errors import StartupError
+from exporter.simulator import create_app
+from exporter.web import Server, open_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import socket
+
+    from exporter.config import Address
+    from exporter.simulator import SimulatorOptions
+
+KEY: Final = "rg_live_demo"
+log = structlog.stdlib.get_logger(__name__)
+
+
+def _address(text: str, flag: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise StartupError(f"{flag}: {error}") from None
+
+
+def _url(sockets: Sequence[socket]) -> str:
+    host, port = sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def simulate(listen: str, options: SimulatorOptions) -> None:
+    """Run the simulator until SIGTERM or SIGINT. Raises `StartupError`."""
+    sockets = open_sockets(_address(listen, "--listen"))
+    log.info("simulating", base_url=f"{_url(sockets)}/api/v2", dids=options.dids, connections=options.connections)
+    await run_until_stopped([(Server(create_app(options)), sockets)])
+
+
+async def demo(listen: str, options: SimulatorOptions) -> None:
+    """Run the simulator and the exporter until SIGTERM or SIGINT. Raises `StartupError`."""
+    address = _address(listen, "--web.listen-address")
+    sockets = open_sockets(parse_address("127.0.0.1:0"))
+    config = Config.model_validate(
+        {
+            "api": {"base_url": f"{_url(sockets)}/api/v2", "requests_per_minute": 600},
+            "accounts": [{"name": "demo", "api_key_env": "DEMO"}],
+            "poll": {"interval": "1s", "jitter": "0s", "stale_after": "10s"},
+            "web": {"listen_address": str(address)},
+        }
+    )
+    await serve(Settings(config, {"demo": SecretStr(KEY)}), beside=[(Server(create_app(options)), sockets)])

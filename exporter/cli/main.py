@@ -1,0 +1,207 @@
+"""The commands and their flags.
+
+What a command needs is imported when it is called for: `--help` needs no web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from exporter import __version__
+from exporter.errors import ConfigError, ExporterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from exporter.config import Settings
+
+OK: Final = 0
+NO: Final = 1
+FAILED: Final = 2
+LEVELS: Final = ("debug", "info", "warn", "error")
+FORMATS: Final = ("logfmt", "json")
+FLAG_KEYS: Final = {"web.listen_address": "listen_address"}  # configuration key to the flag's place in the namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 fine, 1 the answer is "no", 2 it could not be done."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "serve")
+    args = _parser().parse_args(words)
+    try:
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201
+    except ExporterError as error:
+        print(f"voicelink-exporter: {error}", file=sys.stderr)  # noqa: T201
+    except BrokenPipeError:
+        sys.stdout = None  # the reader went away, as head does
+    except KeyboardInterrupt:
+        pass
+    return FAILED
+
+
+def settings_of(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Load what the flags, the environment and the file say. Raises `ConfigError`."""
+    from exporter.config import load_settings
+
+    flags = {key: getattr(args, name) for key, name in FLAG_KEYS.items() if getattr(args, name, None) is not None}
+    return load_settings(Path(args.config_file) if args.config_file else None, environ, flags)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="voicelink-exporter",
+        description="Prometheus exporter for the readiness of VoiceLink numbers behind Vocobase voice agents.",
+        epilog="Without a command it serves. Exit codes: 0 fine, 1 the answer is no, 2 it could not be done.",
+    )
+    parser.add_argument("--version", action="version", version=f"voicelink-exporter {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _listening(_command(commands, "serve", _serve, "poll the API and answer scrapes until SIGTERM"))
+    _command(commands, "check-config", _check_config, "name every problem of the configuration; 0 valid, 1 not")
+    _command(commands, "config-schema", _config_schema, "print the JSON Schema of the configuration file")
+    poll = _command(commands, "poll", _poll, "poll every target once; 0 all ready, 1 some not, 2 could not tell")
+    poll.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
+    simulate = _command(commands, "simulate", _simulate, "stand in for the API on this machine")
+    simulate.add_argument(
+        "--listen", default="127.0.0.1:10881", metavar="HOST:PORT", help="where to listen (%(default)s)"
+    )
+    demo = _command(commands, "demo", _demo, "simulate and serve in one process on loopback")
+    _listening(demo, "127.0.0.1:10880")
+    _listening(_command(commands, "healthcheck", _healthcheck, "0 when the daemon on the address is healthy"))
+    from exporter.simulator.options import add_arguments
+
+    add_arguments(simulate)
+    add_arguments(demo)
+    demo.set_defaults(dids=40, connections=2, broken=0.1, churn=20.0, outage=60.0, rate_limit=0)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--config.file",
+        dest="config_file",
+        metavar="FILE",
+        default=os.environ.get("VOICELINK_CONFIG_FILE"),
+        help="the configuration; without one VOCOBASE_API_KEY is enough",
+    )
+    parser.add_argument(
+        "--log.level",
+        dest="log_level",
+        choices=LEVELS,
+        default=os.environ.get("VOICELINK_LOG_LEVEL", "info"),
+        help="the least that is logged (%(default)s)",
+    )
+    parser.add_argument(
+        "--log.format",
+        dest="log_format",
+        choices=FORMATS,
+        default=os.environ.get("VOICELINK_LOG_FORMAT", "logfmt"),
+        help="how it is logged (%(default)s)",
+    )
+    return parser
+
+
+def _listening(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "--web.listen-address",
+        dest="listen_address",
+        metavar="HOST:PORT",
+        default=default,
+        help=f"where the exporter listens ({default or ':10880'})",
+    )
+
+
+def _set_up(args: argparse.Namespace) -> None:
+    from exporter.logs import set_up_logging
+
+    set_up_logging(args.log_level, args.log_format)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    import asyncio
+
+    settings = settings_of(args)
+    _set_up(args)
+    from exporter.app import serve
+
+    asyncio.run(serve(settings))
+    return OK
+
+
+def _check_config(args: argparse.Namespace) -> int:
+    try:
+        settings_of(args)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem)  # noqa: T201
+        return NO
+    print("the configuration is valid")  # noqa: T201
+    return OK
+
+
+def _config_schema(_: argparse.Namespace) -> int:
+    from exporter.config.schema import json_schema
+
+    print(json_schema(), end="")  # noqa: T201
+    return OK
+
+
+def _poll(args: argparse.Namespace) -> int:
+    import asyncio
+
+    settings = settings_of(args)
+    _set_up(args)
+    from exporter.cli.poll import poll_once
+
+    return asyncio.run(poll_once(settings, args.output))
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    import asyncio
+
+    _set_up(args)
+    from exporter.cli.demo import simulate
+    from exporter.simulator import options_from
+
+    asyncio.run(simulate(args.listen, options_from(args)))
+    return OK
+
+
+def _demo(args: argparse.Namespace) -> int:
+    import asyncio
+
+    _set_up(args)
+    from exporter.cli.demo import demo
+    from exporter.simulator import options_from
+
+    asyncio.run(demo(args.listen_address, options_from(args)))
+    return OK
+
+
+def _healthcheck(args: argparse.Namespace) -> int:
+    from exporter.cli.health import is_healthy
+
+    return OK if is_healthy(_address(args)) else NO
+
+
+def _address(args: argparse.Namespace) -> str:
+    """Return where the daemon listens, without asking for its secrets where that can be told without."""
+    said = args.listen_address or os.environ.get("VOICELINK_WEB_LISTEN_ADDRESS")
+    if said or not args.config_file:
+        return str(said or ":10880")
+    return str(settings_of(args).config.web.listen_address)

@@ -1,0 +1,353 @@
+"""The configuration as a frozen, strict schema: every key, its default, its bounds and its one-line meaning.
+
+The same classes make the JSON Schema that editors complete from, and the reference in the docs is checked against them.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from exporter.config.values import (
+    LABEL_NAME,
+    Address,
+    Cron,
+    Duration,
+    EnvName,
+    IssueCode,
+    ListenAddress,
+    OffIsFalse,
+    PhoneNumber,
+    PositiveDuration,
+    Share,
+    ShareOf,
+    TimeZone,
+    format_duration,
+)
+
+DID_INFO_LABELS: Final = frozenset(
+    {
+        *("account", "connection", "phone_number", "did_id", "client_id", "did_status", "friendly_name"),
+        *("agent_id", "agent_name", "bot_id", "bot_name", "routing_id"),
+    }
+)
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, nothing is coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+def _at(key: str, problem: str) -> PydanticCustomError:
+    """Return an error that a check of the whole section found at one of its keys."""
+    return PydanticCustomError("at", "{problem}", {"key": key, "problem": problem})
+
+
+def _base_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("has to be a URL that begins with https:// or http://")
+    if url.username or url.password:
+        raise ValueError("holds a user name or password; the API wants its key alone, by api_key_file or api_key_env")
+    if url.query or url.fragment:
+        raise ValueError("has to end with the path, without ? or #")
+    return value.rstrip("/")
+
+
+def _websocket_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in {"ws", "wss"} or not url.hostname:
+        raise ValueError("has to be a URL that begins with wss:// or ws://")
+    return value
+
+
+def _uuid(value: str) -> str:
+    try:
+        return str(UUID(value))
+    except ValueError:
+        raise ValueError("has to be a UUID, as f4df9f8c-df95-46d8-bb0e-6f9f83fd4f55") from None
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"named more than once: {', '.join(repeated)}")
+    return values
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _false_is_none(value: object) -> object:
+    return None if value is False else value
+
+
+def _masked_url(value: str) -> str:
+    """Return a URL without what may be a secret in it: password and query."""
+    url = urlsplit(value)
+    user, at, host = url.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}:<secret>@{host}" if at and ":" in user else url.netloc
+    tail = "?<secret>" if url.query else ""
+    return f"{url.scheme}://{netloc}{url.path}{tail}"
+
+
+_HTTP_SCHEMA: Final[dict[str, Any]] = {"format": "uri", "pattern": "^https?://"}
+_WS_SCHEMA: Final[dict[str, Any]] = {"format": "uri", "pattern": "^wss?://"}
+T = TypeVar("T")
+List = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+ConnectionId = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "uuid"})]
+
+
+class Api(Section):
+    """How to reach the Vocobase API."""
+
+    base_url: Annotated[str, AfterValidator(_base_url), Field(json_schema_extra=_HTTP_SCHEMA)] = (
+        "https://api.vocobase.com/api/v2"
+    )
+    """Where the API is, with its version, without a slash at the end."""
+    timeout: PositiveDuration = timedelta(seconds=30)
+    """How long one request may take, from asking for a connection to the answer's last byte."""
+    requests_per_minute: int = Field(60, ge=1, le=100_000)
+    """The vendor's limit for one API key; every request made with that key counts."""
+    max_response_bytes: int = Field(268_435_456, ge=1024)
+    """An answer longer than this fails the poll; reading stops there."""
+
+
+class ConfiguredDid(Section):
+    """One DID that has to be there, by number or by VoiceLink's id, and what healing may say about it."""
+
+    did_number: PhoneNumber | None = None
+    """The number with its country code. This or `did_id`."""
+    did_id: int | None = Field(None, ge=1)
+    """VoiceLink's id of the DID. This or `did_number`."""
+    client_id: int | None = Field(None, ge=1)
+    """Sent to call-ready when this DID is healed: the client an unmapped DID is mapped to."""
+    agent_id: ConnectionId | None = None
+    """Sent to call-ready when this DID is healed: the voice agent that gets the number."""
+    bot_name: Name | None = None
+    """Sent to call-ready when this DID is healed: the name of a bot that has to be made."""
+    websocket_url: (
+        Annotated[
+            str,
+            AfterValidator(_websocket_url),
+            PlainSerializer(_masked_url, return_type=str),
+            Field(json_schema_extra=_WS_SCHEMA),
+        ]
+        | None
+    ) = None
+    """Sent to call-ready when this DID is healed: where a bot that has to be made connects to."""
+    heal: bool = True
+    """`false`: never heal this one."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Put onto `voicelink_did_info` of this DID."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.did_number is None) == (self.did_id is None):
+            raise ValueError("needs either did_number or did_id, and not both")
+        for name in self.labels:
+            if not LABEL_NAME.fullmatch(name) or name.startswith("__"):
+                raise _at("labels", f"{name!r:.60} is not a label name; use letters, digits and _")
+            if name in DID_INFO_LABELS:
+                raise _at("labels", f"{name} is a label the exporter sets itself")
+        return self
+
+    @property
+    def key(self) -> str:
+        """What the DID is called before it was seen: its number, or `did:812`."""
+        return self.did_number or f"did:{self.did_id}"
+
+
+class Account(Section):
+    """One API key and what is monitored with it."""
+
+    name: Name = "default"
+    """The `account` label."""
+    api_key_env: EnvName | None = None
+    """The environment variable that holds the API key. This or `api_key_file`."""
+    api_key_file: Name | None = None
+    """A file that holds the API key and nothing else. This or `api_key_env`."""
+    connections: Annotated[List[ConnectionId], AfterValidator(_unique)] = ()
+    """Connection ids. Empty: every ACTIVE VoiceLink connection, looked up again every 10 minutes."""
+    dids: List[ConfiguredDid] = ()
+    """Only these DIDs are monitored, and reported MISSING when they aren't there. Empty: every DID the account has."""
+    exclude: List[PhoneNumber] = ()
+    """Numbers that are not monitored."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.api_key_env is None) == (self.api_key_file is None):
+            raise ValueError("needs either api_key_env or api_key_file, and not both")
+        _unique(tuple(did.key for did in self.dids))
+        both = sorted({did.key for did in self.dids} & set(self.exclude))
+        if both:
+            raise ValueError(f"dids and exclude both name {', '.join(both)}")
+        return self
+
+
+class Poll(Section):
+    """When the API is asked."""
+
+    interval: PositiveDuration = timedelta(seconds=60)
+    """How often each target is asked. Stretched where the request budget is too small for that."""
+    jitter: Duration = timedelta(seconds=5)
+    """Each wait is shortened by a random part of this, so that several exporters don't ask in step."""
+    stale_after: PositiveDuration = timedelta(minutes=5)
+    """When a target's data is older than this, its DID series go away."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.interval < timedelta(milliseconds=100):
+            raise _at("interval", "has to be at least 100ms")
+        if self.jitter >= self.interval:
+            raise _at("jitter", f"has to be shorter than interval, which is {format_duration(self.interval)}")
+        if self.stale_after <= self.interval:
+            raise _at("stale_after", f"has to be longer than interval, which is {format_duration(self.interval)}")
+        return self
+
+
+class Backoff(Section):
+    """How long a DID is left alone after a heal that didn't mend it."""
+
+    initial: PositiveDuration = timedelta(minutes=10)
+    """After the first failure; doubles with each one, plus up to 25 % jitter."""
+    max: PositiveDuration = timedelta(hours=6)
+    """The longest it gets."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max < self.initial:
+            raise _at("max", f"has to be at least initial, which is {format_duration(self.initial)}")
+        return self
+
+
+class Breaker(Section):
+    """When healing of an account stops because it doesn't help."""
+
+    failures: int = Field(3, ge=1)
+    """So many unverified heals in a row open the breaker."""
+    open_for: PositiveDuration = timedelta(minutes=30)
+    """How long it stays open; then one heal is tried."""
+
+
+class Window(Section):
+    """A time in which nothing is healed."""
+
+    cron: Cron
+    """When it begins: five cron fields."""
+    duration: PositiveDuration
+    """How long it lasts."""
+    timezone: TimeZone = "UTC"
+    """The IANA time zone that `cron` is in."""
+
+
+class Heal(Section):
+    """What is mended without asking, and every bound on it."""
+
+    mode: Annotated[Literal["off", "observe", "enforce"], OffIsFalse] = "off"
+    """`observe` decides and records, and sends nothing; `enforce` sends."""
+    issues: Annotated[List[IssueCode], AfterValidator(_unique), Field(min_length=1)] = (
+        "NO_BOT",
+        "ROUTING_MISSING",
+    )
+    """The issue codes that are worth a heal."""
+    confirm_polls: int = Field(3, ge=1)
+    """So many complete polls in a row have to show the issue first."""
+    confirm_for: Duration = timedelta(minutes=2)
+    """And for so long."""
+    verify_within: PositiveDuration = timedelta(minutes=10)
+    """A heal that the polls don't confirm within this has failed."""
+    probation: PositiveDuration = timedelta(hours=1)
+    """How long a mended DID has to stay clean until its attempts are forgotten."""
+    backoff: Backoff = Backoff()
+    """How long a DID is left alone after a heal that didn't mend it."""
+    max_attempts: int = Field(3, ge=1)
+    """So many attempts within `attempts_window` put a DID into quarantine."""
+    attempts_window: PositiveDuration = timedelta(hours=24)
+    """The window of `max_attempts`."""
+    max_unhealthy: ShareOf = Share(ratio=0.3)
+    """More unhealthy DIDs in a target than this stop healing there. Never less than 3."""
+    max_in_flight: int = Field(5, ge=1)
+    """How many heals of an account may be unverified at once."""
+    max_per_hour: int = Field(12, ge=1)
+    """How many heals of an account may be sent in any hour."""
+    requests_per_minute: int = Field(10, ge=1)
+    """How many requests of an account's `api.requests_per_minute` healing may use."""
+    breaker: Breaker = Breaker()
+    """When healing of an account stops because it doesn't help."""
+    hold_off_polls: int = Field(3, ge=0)
+    """So many complete polls after the start before the first heal."""
+    windows: List[Window] = ()
+    """Times in which nothing is healed."""
+
+
+class Store(Section):
+    """Where states, transitions and the ledger of heals are kept."""
+
+    url: Annotated[str, Field(min_length=1), PlainSerializer(_masked_url, return_type=str)] = (
+        "sqlite:///voicelink-exporter.db"
+    )
+    """An SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+psycopg://…` when replicas share it."""
+    retention: PositiveDuration = timedelta(days=90)
+    """How long what is over is kept."""
+
+
+class HashNumbers(Section):
+    """The key that phone numbers are hashed with."""
+
+    key_file: Name
+    """A file that holds the secret key, at least 16 bytes."""
+
+
+class Privacy(Section):
+    """What phone numbers look like outside."""
+
+    hash_numbers: Annotated[HashNumbers | None, BeforeValidator(_false_is_none)] = None
+    """A keyed hash instead of the number in metrics and logs."""
+
+
+class Web(Section):
+    """The exporter's own HTTP server."""
+
+    listen_address: ListenAddress = Address("", 10880)
+    """`HOST:PORT`; without a host every address of the machine."""
+
+
+class Config(Section):
+    """Configuration of voicelink-exporter."""
+
+    api: Api = Api()
+    """How to reach the Vocobase API."""
+    accounts: Annotated[List[Account], Field(min_length=1)] = (Account(api_key_env="VOCOBASE_API_KEY"),)
+    """API keys and what is monitored with each. Omitted: one named `default`, its key in `VOCOBASE_API_KEY`."""
+    poll: Poll = Poll()
+    """When the API is asked."""
+    heal: Heal = Heal()
+    """What is mended without asking, and every bound on it."""
+    store: Store = Store()
+    """Where states, transitions and the ledger of heals are kept."""
+    privacy: Privacy = Privacy()
+    """What phone numbers look like outside."""
+    web: Web = Web()
+    """The exporter's own HTTP server."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        chosen = "requests_per_minute" in self.heal.model_fields_set
+        if chosen and self.heal.requests_per_minute > self.api.requests_per_minute:
+            raise _at("heal.requests_per_minute", "is more than api.requests_per_minute, out of which it comes")
+        return self
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of the configuration file, as text that ends with a newline."""
+    return json.dumps(Config.model_json_schema(mode="validation"), indent=2, ensure_ascii=False) + "\n"

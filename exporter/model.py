@@ -1,0 +1,133 @@
+"""The domain: targets, DIDs, and what one complete poll of a target said. Pure data, no I/O.
+
+What the API sends is turned into these types once, at the edge (`exporter.vocobase.parse`); everything behind it relies
+on them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+READY: Final = "READY"
+MISSING: Final = "MISSING"  # ours: a configured DID that a complete poll did not contain
+OTHER: Final = "OTHER"  # ours: a state or code that can't be shown as the API spells it
+API_STATES: Final = (READY, "NO_BOT", "ROUTING_MISSING", "NO_VOCOBASE_AGENT")  # those the vendor documents
+KNOWN_STATES: Final = (*API_STATES, MISSING)
+KNOWN_CODES: Final = API_STATES[1:]
+CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
+DEFAULT_CONNECTION: Final = "default"  # the label where the API named no connection
+
+
+class Anomaly(StrEnum):
+    """What was odd in a poll that was complete all the same."""
+
+    INVALID_ENTRY = "invalid_entry"
+    DUPLICATE_DID = "duplicate_did"
+    UNKNOWN_CODE = "unknown_code"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """What one poll asks about: one connection of one account.
+
+    `connection_id` is `None` where the API named none: then requests go without one.
+    """
+
+    account: str
+    connection_id: str | None = None
+
+    @property
+    def connection(self) -> str:
+        """The `connection` label."""
+        return self.connection_id or DEFAULT_CONNECTION
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One VoiceLink connection as the API lists it. What the API left out is an empty string or `False`."""
+
+    connection_id: str
+    name: str = ""
+    status: str = ""
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a poll's readiness list, in our types but with the API's own words.
+
+    `state` and `issues` may hold anything: `exporter.snapshots` decides how they are shown. Identifiers are strings
+    because they are only ever shown; `did_id` and `client_id` are numbers by the API's word, `None` where absent.
+    """
+
+    number: str
+    state: str
+    issues: tuple[str, ...] = ()
+    expired: bool = False
+    did_id: int | None = None
+    client_id: int | None = None
+    did_status: str = ""
+    friendly_name: str = ""
+    agent_id: str = ""
+    agent_name: str = ""
+    bot_id: str = ""
+    bot_name: str = ""
+    routing_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete poll's answer: entries in the API's order, duplicates included, and what was odd about it.
+
+    `drift_items` is `None` where the API sent no list.
+    """
+
+    entries: tuple[Entry, ...]
+    drift_items: int | None = None
+    anomalies: Mapping[Anomaly, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """A DID as its target's snapshot shows it.
+
+    `entry` is what the API said. `state` and `codes` are the spellings that metrics show: the API's own where they can
+    be shown, else `OTHER`. A DID that is `MISSING` has an entry with nothing but what was known of it.
+    """
+
+    entry: Entry
+    state: str
+    codes: tuple[str, ...] = ()
+    since: float = 0.0  # Unix time of the last change of state, or of the first sight
+    changes: int = 0  # changes of state seen
+    label: str = ""  # the `phone_number` label: the number, or its keyed hash
+    labels: tuple[tuple[str, str], ...] = ()  # the user's, onto voicelink_did_info
+
+    @property
+    def number(self) -> str:
+        """E.164, or `did:812` for one that is configured by id and was never seen."""
+        return self.entry.number
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can be made over it."""
+        return self.state == READY
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one complete poll of a target said. Replaced whole, never changed.
+
+    `at` is the Unix time at which the answer was there. `dids` is keyed by number, in the order of the numbers.
+    """
+
+    target: Target
+    at: float
+    dids: Mapping[str, Did]
+    drift_items: int | None = None

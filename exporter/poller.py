@@ -1,0 +1,275 @@
+"""Asks the API and turns its answers into the fleet that everybody else reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from exporter.errors import ApiError, Reason
+from exporter.logs import FailureLog
+from exporter.model import READY, Anomaly, Connection, Target
+from exporter.snapshots import Fleet, TargetState, Watch, expire, poll_failed, poll_succeeded
+from exporter.vocobase import VocobaseClient, parse_connections, parse_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from exporter.clock import Clock
+    from exporter.config import Account
+
+ACTIVE: Final = "ACTIVE"
+MOST_LOGGED: Final = 20  # changes of state that one poll logs one by one
+DISCOVERY_PATIENCE: Final = 60.0  # seconds
+_FINAL: Final = {Reason.FORBIDDEN, Reason.NOT_FOUND, Reason.VALIDATION, Reason.BAD_RESPONSE}  # asking again won't help
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Sink(Protocol):
+    """Who shows the fleet. Called in the worker thread, one call at a time."""
+
+    def update(self, fleet: Fleet, target: Target | None = None) -> None:
+        """Show this fleet; `target` is the one that changed, `None` any."""
+
+    def refresh_own(self) -> None:
+        """Show what else changed."""
+
+
+class Poller:
+    """Polls targets, one poll of each at a time, and keeps the fleet.
+
+    `fleet` is replaced whole. Parsing and rendering run in one worker thread, so that scrapes are answered meanwhile.
+    """
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        clients: Mapping[str, VocobaseClient],
+        sink: Sink,
+        *,
+        clock: Clock,
+        stale_after: float,
+        hash_key: bytes | None = None,
+    ) -> None:
+        self.fleet = Fleet()
+        self._accounts = accounts
+        self._clients = clients
+        self._sink = sink
+        self._clock = clock
+        self._stale_after = stale_after
+        self._watches = {name: Watch.of(account, hash_key) for name, account in accounts.items()}
+        self._running: dict[Target, asyncio.Task[None]] = {}
+        self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
+        self._discovered: set[str] = set()
+        self._worker = ThreadPoolExecutor(1, "fleet")
+        self._turn = asyncio.Lock()
+        self._failures = FailureLog(clock)
+
+    @property
+    def tried(self) -> bool:
+        """Whether every target has been polled once, whatever came of it."""
+        return self._discovered == self._accounts.keys() and all(
+            state.up is not None for state in self.fleet.targets.values()
+        )
+
+    def close(self) -> None:
+        """Stop the worker thread; what it does now it finishes."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def poll(self, target: Target) -> None:
+        """Poll a target; if that is being done already, wait for it instead. Never raises `ApiError`."""
+        running = self._running.get(target)
+        if running is None:
+            running = self._running[target] = asyncio.create_task(self._poll(target), name=f"poll {target.connection}")
+            running.add_done_callback(lambda _: self._running.pop(target, None))
+        await asyncio.shield(running)
+
+    async def refresh(self, targets: Iterable[Target]) -> None:
+        """Poll those of the targets whose last poll began longer ago than their interval, whatever came of it."""
+        now = self._clock.monotonic()
+        due = [
+            target
+            for target in targets
+            if target in self._running
+            or now - self._attempted.get(target, float("-inf")) > self.fleet.targets[target].interval
+        ]
+        await asyncio.gather(*(self.poll(target) for target in due))
+
+    async def stop(self) -> None:
+        """Abandon the polls that are running."""
+        for task in list(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def discover(self, account: str) -> bool:
+        """Find out which targets an account has. Never raises `ApiError`: what can't be listed is asked without a name.
+
+        Where the list was there before and now isn't, or is empty, the targets stay as they were. Returns whether that
+        was the API's word; where it wasn't, asking again soon is worth it.
+        """
+        listed, settled = await self._list(account)
+        before = tuple(state.target for state in self.fleet.of_account(account))
+        targets = _targets(self._accounts[account], listed, before)
+        async with self._turn:
+            fleet = self.fleet
+            for target in before:
+                fleet = fleet if target in targets else fleet.without(target)
+            for target in targets:
+                fleet = fleet if target in fleet.targets else fleet.with_target(TargetState(target))
+            if listed is not None:
+                others = {key: value for key, value in fleet.connections.items() if key.account != account}
+                ours = {Target(account, each.connection_id): each for each in listed}
+                fleet = replace(fleet, connections={**others, **ours})
+            await self._publish(lambda _: fleet, None)
+        self._discovered.add(account)
+        self._log_targets(before, targets)
+        return settled
+
+    async def plan(self, intervals: Mapping[Target, float]) -> None:
+        """Note in how many seconds each target will be polled."""
+        async with self._turn:
+            await self._publish(lambda fleet: _planned(fleet, intervals), None)
+
+    async def tick(self) -> None:
+        """Drop the snapshots that are too old to be shown, and show what changes on its own."""
+        await self._expire()
+        async with self._turn:
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._sink.refresh_own)
+
+    async def _expire(self) -> None:
+        now = self._clock.time()
+        old = [state for state in self.fleet.targets.values() if expire(state, now, self._stale_after) is not state]
+        for state in old:
+            async with self._turn:
+                await self._publish(
+                    partial(_expired, target=state.target, now=now, after=self._stale_after), state.target
+                )
+            log.warning(
+                "data is stale, its DID series go away",
+                **_fields(state.target),
+                stale_after_seconds=self._stale_after,
+            )
+
+    async def _list(self, account: str) -> tuple[tuple[Connection, ...] | None, bool]:
+        what = "listing of connections"
+        try:
+            body = await self._clients[account].connections(deadline=self._clock.monotonic() + DISCOVERY_PATIENCE)
+            listed = parse_connections(body)
+        except ApiError as error:
+            self._failures.failed(what, error.reason, str(error), account=account)
+            return None, error.reason in _FINAL
+        self._failures.worked(what, account=account)
+        return listed, True
+
+    def _log_targets(self, before: tuple[Target, ...], after: tuple[Target, ...]) -> None:
+        for target in sorted(set(after) - set(before)):
+            log.info("target found", **_fields(target))
+        for target in sorted(set(before) - set(after)):
+            listed = self.fleet.connections.get(target)
+            status = listed.status if listed else "not listed"
+            log.warning("target gone, it is not polled any more", **_fields(target), status=status)
+
+    async def _poll(self, target: Target) -> None:
+        state = self.fleet.targets.get(target)
+        if state is None:
+            return
+        started = self._attempted[target] = self._clock.monotonic()
+        try:
+            body = await self._clients[target.account].sync(target.connection_id, deadline=started + state.interval)
+            at, duration = self._clock.time(), self._clock.monotonic() - started
+            async with self._turn:
+                before, after = await self._publish(lambda fleet: self._take(fleet, target, body, at, duration), target)
+        except ApiError as error:
+            await self._note_failure(target, error.reason, str(error), started)
+        except Exception as error:  # a bug of ours must not stop the polls
+            log.exception("poll failed by a fault of the exporter", **_fields(target))
+            await self._note_failure(target, Reason.OTHER, type(error).__name__, started)
+        else:
+            self._failures.worked("poll", **_fields(target))
+            if target in after.targets:
+                _log_poll(before.targets[target], after.targets[target])
+
+    def _take(self, fleet: Fleet, target: Target, body: bytearray, at: float, duration: float) -> Fleet:
+        answer, watch = parse_sync(body), self._watches[target.account]
+        if target not in fleet.targets:  # it left while it was being polled
+            return fleet
+        return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration)
+
+    async def _publish(self, change: Callable[[Fleet], Fleet], target: Target | None) -> tuple[Fleet, Fleet]:
+        """Apply a change to the fleet and render it, in the worker. Hold `_turn` around it."""
+
+        def work() -> Fleet:
+            fleet = change(before)
+            self._sink.update(fleet, target)
+            return fleet
+
+        before = self.fleet
+        self.fleet = await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        return before, self.fleet
+
+    async def _note_failure(self, target: Target, reason: Reason, message: str, started: float) -> None:
+        duration = self._clock.monotonic() - started
+        async with self._turn:
+            if target in self.fleet.targets:
+                await self._publish(
+                    lambda fleet: fleet.with_target(poll_failed(fleet.targets[target], reason, duration)), target
+                )
+        self._failures.failed("poll", reason, message, **_fields(target))
+
+
+def _targets(account: Account, listed: tuple[Connection, ...] | None, before: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Return the targets of an account after its connections were listed, or couldn't be (`None`)."""
+    if account.connections:
+        return tuple(Target(account.name, connection_id) for connection_id in account.connections)
+    active = tuple(Target(account.name, each.connection_id) for each in listed or () if each.status == ACTIVE)
+    return tuple(dict.fromkeys(active)) or before or (Target(account.name),)
+
+
+def _planned(fleet: Fleet, intervals: Mapping[Target, float]) -> Fleet:
+    for target, seconds in intervals.items():
+        state = fleet.targets.get(target)
+        if state and state.interval != seconds:
+            fleet = fleet.with_target(replace(state, interval=seconds))
+    return fleet
+
+
+def _expired(fleet: Fleet, *, target: Target, now: float, after: float) -> Fleet:
+    state = fleet.targets.get(target)
+    return fleet.with_target(expire(state, now, after)) if state else fleet
+
+
+def _fields(target: Target) -> dict[str, str]:
+    return {"account": target.account, "connection": target.connection}
+
+
+def _log_poll(before: TargetState, after: TargetState) -> None:
+    """Log a complete poll in one line, and the first changes of state in one line each."""
+    dids = after.snapshot.dids if after.snapshot else {}
+    states = Counter(did.state for did in dids.values())
+    changed = [
+        (old, did) for did in dids.values() if (old := before.memory.get(did.number)) and old.changes != did.changes
+    ]
+    anomalies = {kind.value: after.anomalies[kind] - before.anomalies[kind] for kind in Anomaly}
+    fields = _fields(after.target)
+    log.info(
+        "polled",
+        **fields,
+        seconds=round(after.duration or 0.0, 3),
+        dids=len(dids),
+        ready=states[READY],
+        changed=len(changed),
+        came=len(dids.keys() - before.memory.keys()),
+        left=len(before.memory.keys() - dids.keys()),
+        **{kind: count for kind, count in anomalies.items() if count},
+    )
+    for old, did in changed[:MOST_LOGGED]:
+        issues = ",".join(did.codes) or "none"
+        log.info("state changed", **fields, phone_number=did.label, old=old.state, new=did.state, issues=issues)
+    if len(changed) > MOST_LOGGED:
+        log.info("more states changed", **fields, count=len(changed) - MOST_LOGGED)

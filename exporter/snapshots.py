@@ -1,0 +1,276 @@
+"""What is known of every target, and how one poll changes it. Pure: values in, values out.
+
+A `TargetState` is replaced whole by each poll of its target. A `Did` whose poll said the same as the one before stays
+the very same object, so that whoever renders can tell by identity what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from exporter.errors import Reason
+from exporter.model import (
+    CODE,
+    KNOWN_CODES,
+    KNOWN_STATES,
+    MISSING,
+    OTHER,
+    Anomaly,
+    Answer,
+    Connection,
+    Did,
+    Entry,
+    Snapshot,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from exporter.config import Account, ConfiguredDid
+
+MOST_WORDS: Final = 64  # distinct undocumented states, and as many codes, that get a name of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words that metrics show as they are: those the vendor documents and the first 64 others that came up."""
+
+    known: tuple[str, ...]
+    reserved: frozenset[str] = frozenset({MISSING, OTHER})  # ours: the API can't say them for us
+    others: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every word that was or may be shown, documented ones first."""
+        return self.known + self.others
+
+    def learn(self, word: str) -> Vocabulary:
+        """Return the vocabulary with a word in it, where it can be shown and there is room."""
+        if word in self.known and word not in self.reserved:
+            return self
+        fits = CODE.fullmatch(word) and word not in self.reserved
+        taken = len(self.others) - (OTHER in self.others)
+        new = word if fits and (word in self.others or taken < MOST_WORDS) else OTHER
+        return self if new in self.others else replace(self, others=(*self.others, new))
+
+    def show(self, word: str) -> str:
+        """Return how a word is shown: as it is, or as `OTHER`."""
+        if word in self.reserved:
+            return OTHER
+        return word if word in self.known or word in self.others else OTHER
+
+
+STATES: Final = Vocabulary(KNOWN_STATES)
+CODES: Final = Vocabulary(KNOWN_CODES)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What of an account is monitored: the configuration's word on its DIDs, ready for look-ups."""
+
+    by_number: Mapping[str, ConfiguredDid]
+    by_id: Mapping[int, ConfiguredDid]
+    exclude: frozenset[str]
+    label: Callable[[str], str]
+
+    @classmethod
+    def of(cls, account: Account, hash_key: bytes | None = None) -> Watch:
+        """Build it for an account; with a key, numbers are shown as a keyed hash."""
+        return cls(
+            by_number={did.did_number: did for did in account.dids if did.did_number},
+            by_id={did.did_id: did for did in account.dids if did.did_id is not None},
+            exclude=frozenset(account.exclude),
+            label=hasher(hash_key) if hash_key else str,
+        )
+
+    @property
+    def selective(self) -> bool:
+        """Whether only configured DIDs are monitored."""
+        return bool(self.by_number or self.by_id)
+
+    def find(self, entry: Entry) -> ConfiguredDid | None:
+        """Return what the configuration says of the DID of an entry, by number first."""
+        found = self.by_number.get(entry.number)
+        return found if found or entry.did_id is None else self.by_id.get(entry.did_id)
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether the DID of an entry is monitored."""
+        return entry.number not in self.exclude and (not self.selective or self.find(entry) is not None)
+
+
+def hasher(key: bytes) -> Callable[[str], str]:
+    """Return a function from a number to its keyed hash: 16 hexadecimal digits of HMAC-SHA-256."""
+    return lambda number: hmac.new(key, number.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """All that is known of a target.
+
+    `up` is `None` until a poll ended. `snapshot` is `None` until one was complete and when the last one is stale;
+    `memory` keeps what the DIDs were like even then, so that no change of state is lost or invented. Times are Unix
+    seconds.
+    """
+
+    target: Target
+    up: bool | None = None
+    snapshot: Snapshot | None = None
+    memory: Mapping[str, Did] = field(default_factory=dict)
+    polls: int = 0
+    failures: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType(dict.fromkeys(Reason, 0)))
+    anomalies: Mapping[Anomaly, int] = field(default_factory=lambda: MappingProxyType(dict.fromkeys(Anomaly, 0)))
+    duration: float | None = None  # seconds, the last poll's
+    last_success: float | None = None
+    interval: float = 0.0  # seconds between polls, as planned
+
+    def holds(self, number: str) -> bool:
+        """Whether the last complete poll contained the DID."""
+        did = self.memory.get(number)
+        return did is not None and did.state != MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All targets' states and the words they use. Immutable: a reader keeps one and is never surprised."""
+
+    targets: Mapping[Target, TargetState] = field(default_factory=dict)
+    connections: Mapping[Target, Connection] = field(default_factory=dict)  # all that the API listed, monitored or not
+    states: Vocabulary = STATES
+    codes: Vocabulary = CODES
+
+    def of_account(self, account: str) -> list[TargetState]:
+        """Return the states of an account's targets, in order."""
+        return [state for target, state in sorted(self.targets.items()) if target.account == account]
+
+    def with_target(self, state: TargetState) -> Fleet:
+        """Return the fleet with one target's state replaced or added."""
+        return replace(self, targets={**self.targets, state.target: state})
+
+    def without(self, target: Target) -> Fleet:
+        """Return the fleet without a target."""
+        return replace(self, targets={key: state for key, state in self.targets.items() if key != target})
+
+
+def poll_failed(state: TargetState, reason: Reason, duration: float) -> TargetState:
+    """Return the state after a failed poll: nothing that was known of the DIDs changes."""
+    failures = {**state.failures, reason: state.failures[reason] + 1}
+    return replace(state, up=False, polls=state.polls + 1, failures=failures, duration=duration)
+
+
+def expire(state: TargetState, now: float, stale_after: float) -> TargetState:
+    """Return the state without its snapshot when that is older than `stale_after` seconds."""
+    if state.snapshot and now - state.snapshot.at > stale_after:
+        return replace(state, snapshot=None)
+    return state
+
+
+def poll_succeeded(fleet: Fleet, target: Target, answer: Answer, watch: Watch, *, at: float, duration: float) -> Fleet:
+    """Return the fleet after a complete poll of one target.
+
+    `at` is when the answer was there. Words the API used for the first time join the vocabularies.
+    """
+    entries, duplicates = _monitored(answer, watch)
+    states, codes = _learn(fleet, entries.values())
+    unknown = sum(states.show(entry.state) != entry.state for entry in entries.values())
+    unknown += sum(codes.show(code) != code for entry in entries.values() for code in entry.issues)
+    fleet = replace(fleet, states=states, codes=codes)
+    before = fleet.targets[target]
+    absent = _missing(fleet, before, entries, watch)
+    dids = {
+        entry.number: _did(before.memory.get(entry.number), entry, state, codes=fleet.codes, watch=watch, at=at)
+        for entry, state in [
+            *((entry, states.show(entry.state)) for entry in entries.values()),
+            *((entry, MISSING) for entry in absent),
+        ]
+    }
+    ordered = {number: dids[number] for number in sorted(dids)}
+    counted = Counter(answer.anomalies)
+    counted.update({Anomaly.DUPLICATE_DID: duplicates, Anomaly.UNKNOWN_CODE: unknown})
+    return fleet.with_target(
+        replace(
+            before,
+            up=True,
+            snapshot=Snapshot(target, at, MappingProxyType(ordered), answer.drift_items),
+            memory=MappingProxyType(ordered),
+            polls=before.polls + 1,
+            anomalies={kind: count + counted[kind] for kind, count in before.anomalies.items()},
+            duration=duration,
+            last_success=at,
+        )
+    )
+
+
+def _monitored(answer: Answer, watch: Watch) -> tuple[dict[str, Entry], int]:
+    """Return the entries that are monitored by number, the first of each, and how many were repeated."""
+    entries: dict[str, Entry] = {}
+    duplicates = 0
+    for entry in answer.entries:
+        if watch.wants(entry):
+            duplicates += entry.number in entries
+            entries.setdefault(entry.number, entry)
+    return entries, duplicates
+
+
+def _learn(fleet: Fleet, entries: Iterable[Entry]) -> tuple[Vocabulary, Vocabulary]:
+    states, codes = fleet.states, fleet.codes
+    for entry in entries:
+        states = states.learn(entry.state)
+        for code in entry.issues:
+            codes = codes.learn(code)
+    return states, codes
+
+
+def _missing(fleet: Fleet, before: TargetState, entries: Mapping[str, Entry], watch: Watch) -> list[Entry]:
+    """Return an entry for every configured DID that is nowhere and whose absence is this target's to report.
+
+    A DID is reported by the target that had it last. One that was never seen is reported by the account's first target,
+    once every target of the account had a complete poll: until then it may be in one that hasn't answered.
+    """
+    if not watch.selective:
+        return []
+    account = fleet.of_account(before.target.account)
+    others = [state for state in account if state.target != before.target]
+    first = account[0].target == before.target and all(state.last_success is not None for state in others)
+    numbers = _numbers_by_id(account, entries) if watch.by_id else {}
+    absent = []
+    for configured in (*watch.by_number.values(), *watch.by_id.values()):
+        number = configured.did_number or numbers.get(configured.did_id) or configured.key
+        if number in entries or any(state.holds(number) for state in others):
+            continue
+        known = before.memory.get(number)
+        elsewhere = any(number in state.memory for state in others)
+        if known or (first and not elsewhere):
+            last = known.entry if known else Entry(number, MISSING, did_id=configured.did_id)
+            absent.append(
+                Entry(number, MISSING, did_id=last.did_id, client_id=last.client_id, friendly_name=last.friendly_name)
+            )
+    return absent
+
+
+def _numbers_by_id(account: list[TargetState], entries: Mapping[str, Entry]) -> dict[int | None, str]:
+    """Return the number of every DID whose id was ever named, by id; what this poll says wins."""
+    remembered = {did.entry.did_id: did.number for state in account for did in state.memory.values()}
+    return {**remembered, **{entry.did_id: entry.number for entry in entries.values()}}
+
+
+def _did(before: Did | None, entry: Entry, state: str, *, codes: Vocabulary, watch: Watch, at: float) -> Did:
+    shown = tuple(dict.fromkeys(codes.show(code) for code in entry.issues))
+    if before and before.entry == entry and before.state == state and before.codes == shown:
+        return before
+    configured = watch.find(entry)
+    changed = before is not None and before.state != state
+    return Did(
+        entry=entry,
+        state=state,
+        codes=shown,
+        since=before.since if before and not changed else at,
+        changes=(before.changes if before else 0) + changed,
+        label=watch.label(entry.number),
+        labels=tuple(sorted(configured.labels.items())) if configured else (),
+    )

@@ -1,0 +1,99 @@
+"""The exporter's own metrics, in a registry of their own."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from exporter import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LATENCIES: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds; a sync takes from 0.1 to 30
+_EOF: Final = b"# EOF\n"
+
+
+class Telemetry:
+    """Every metric that speaks of the exporter and its requests rather than of the fleet."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus-client has types only in part
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "voicelink_api_requests_total",
+            "Requests to the API, by HTTP status; error where no answer came.",
+            ("account", "endpoint", "status"),
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "voicelink_api_request_duration_seconds",
+            "How long requests to the API took, from sending to the end of the answer.",
+            ("account", "endpoint"),
+            buckets=LATENCIES,
+            registry=registry,
+        )
+        self._remaining = Gauge(
+            "voicelink_api_requests_remaining",
+            "Requests that the budget of the account's key has left right now.",
+            ("account",),
+            registry=registry,
+        )
+        self.missed_runs = Counter(
+            "voicelink_exporter_scheduler_missed_runs_total",
+            "Runs that did not happen because the one before still ran, or because they came too late.",
+            registry=registry,
+        )
+        self.reload_successful = Gauge(
+            "voicelink_exporter_config_last_reload_successful",
+            "Whether the configuration was accepted when it was last read.",
+            registry=registry,
+        )
+        self.reload_success_time = Gauge(
+            "voicelink_exporter_config_last_reload_success_timestamp_seconds",
+            "Unix time at which the running configuration was read.",
+            registry=registry,
+        )
+        build = Gauge(
+            "voicelink_exporter_build_info",
+            "What is running, always 1.",
+            ("version", "pythonversion"),
+            registry=registry,
+        )
+        build.labels(__version__, ".".join(str(part) for part in sys.version_info[:3])).set(1)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def request_done(self, account: str, endpoint: str, status: str, seconds: float) -> None:
+        """Count one request to the API."""
+        self._requests.labels(account, endpoint, status).inc()
+        self._durations.labels(account, endpoint).observe(seconds)
+
+    def watch_budget(self, account: str, remaining: Callable[[], float]) -> None:
+        """Read an account's remaining requests from `remaining` whenever the metrics are rendered."""
+        self._remaining.labels(account).set_function(remaining)
+
+    def configured(self, now: float) -> None:
+        """Note that a configuration was accepted at a Unix time."""
+        self.reload_successful.set(1)
+        self.reload_success_time.set(now)
+
+    def render(self) -> tuple[bytes, bytes]:
+        """Return the metrics as text 0.0.4 and as OpenMetrics without its end mark."""
+        text: bytes = generate_latest(self.registry)
+        openmetrics: bytes = generate_openmetrics(self.registry)  # type: ignore[no-untyped-call] # the same
+        return text, openmetrics.removesuffix(_EOF)

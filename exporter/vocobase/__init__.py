@@ -1,0 +1,15 @@
+"""The Vocobase VoiceLink API: requests, their budget, and the meaning of the answers."""
+
+from exporter.vocobase.budget import Priority, RequestBudget
+from exporter.vocobase.client import RequestObserver, VocobaseClient, ssl_context
+from exporter.vocobase.parse import parse_connections, parse_sync
+
+__all__ = [
+    "Priority",
+    "RequestBudget",
+    "RequestObserver",
+    "VocobaseClient",
+    "parse_connections",
+    "parse_sync",
+    "ssl_context",
+]

@@ -1,0 +1,265 @@
+"""Requests to the API over HTTP. The one place that knows httpx; its errors end here."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from exporter import __version__
+from exporter.errors import (
+    ApiError,
+    ApiTimeoutError,
+    AuthError,
+    BadResponseError,
+    BrokenAnswerError,
+    ConflictError,
+    ConnectError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitedError,
+    RedirectError,
+    RejectedError,
+    ServerError,
+    TooLargeError,
+    ValidationError,
+)
+from exporter.vocobase.budget import Priority, RequestBudget
+from exporter.vocobase.parse import error_code
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from pydantic import SecretStr
+
+    from exporter.clock import Clock
+    from exporter.config import Config
+
+ATTEMPTS: Final = 3  # of a read request: the first and two retries
+SYNC: Final = "voicelink/sync"
+CONNECTIONS: Final = "telephony/connections"
+ENDPOINTS: Final = (SYNC, CONNECTIONS)
+_ERROR_BODY: Final = 65_536  # bytes; an error's envelope is short
+_BY_STATUS: Final[dict[int, type[RejectedError]]] = {
+    400: ValidationError,
+    401: AuthError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: ValidationError,
+}
+
+
+class RequestObserver(Protocol):
+    """Who counts the requests."""
+
+    def request_done(self, account: str, endpoint: str, status: str, seconds: float) -> None:
+        """Count one request; `status` is the HTTP code, or `error` where none came."""
+
+
+def ssl_context() -> ssl.SSLContext:
+    """Return a context that trusts the usual authorities, and those of `SSL_CERT_FILE` and `SSL_CERT_DIR`."""
+    return httpx.create_ssl_context()
+
+
+class VocobaseClient:
+    """One account's requests, over one pool of connections.
+
+    `transport` replaces the network in tests (an in-process simulator); `tls` can be shared, as loading the
+    authorities takes longer than a request.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        account: str,
+        key: SecretStr,
+        *,
+        budget: RequestBudget,
+        observer: RequestObserver,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.account = account
+        self.budget = budget
+        self._api = config.api
+        self._timeout = config.api.timeout.total_seconds()
+        self._observer = observer
+        self._clock = clock
+        self._http = httpx.AsyncClient(
+            base_url=config.api.base_url,
+            headers={
+                "Authorization": f"Bearer {key.get_secret_value()}",
+                "Accept": "application/json",
+                "User-Agent": f"voicelink-exporter/{__version__}",
+            },
+            follow_redirects=False,
+            timeout=self._timeout,
+            verify=tls or True,
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        """Close the pool."""
+        await self._http.aclose()
+
+    async def sync(self, connection_id: str | None, *, deadline: float) -> bytearray:
+        """Ask for the readiness of all DIDs of a connection: one request that writes nothing.
+
+        Returns the answer's body. Retries end before `deadline`, on the clock's `monotonic`. Raises `ApiError`.
+        """
+        body: dict[str, Any] = {"import_dids": False}  # the API's default is true, which would write
+        if connection_id:
+            body["connection_id"] = connection_id
+        request = self._http.build_request("POST", f"/{SYNC}", json=body)
+        return await self._read(request, SYNC, Priority.POLL, deadline)
+
+    async def connections(self, *, deadline: float) -> bytearray:
+        """Ask for the list of VoiceLink connections. Returns the answer's body. Raises `ApiError`."""
+        request = self._http.build_request("GET", f"/{CONNECTIONS}", params={"provider": "voicelink"})
+        return await self._read(request, CONNECTIONS, Priority.DISCOVERY, deadline)
+
+    async def _read(self, request: httpx.Request, endpoint: str, priority: Priority, deadline: float) -> bytearray:
+        """Send a request that may be repeated, since it changes nothing."""
+
+        def too_late(state: RetryCallState) -> bool:
+            return self._clock.monotonic() + state.upcoming_sleep >= deadline
+
+        async for attempt in AsyncRetrying(
+            stop=lambda state: stop_after_attempt(ATTEMPTS)(state) or too_late(state),
+            wait=wait_exponential_jitter(initial=0.25, max=5.0, jitter=0.5),
+            retry=retry_if_exception(lambda error: isinstance(error, ApiError) and error.retryable),
+            sleep=self._clock.sleep,
+            reraise=True,
+        ):
+            with attempt:
+                left = deadline - self._clock.monotonic()
+                first = attempt.retry_state.attempt_number == 1
+                within = self._timeout if first else min(self._timeout, left)
+                return await self._once(request, endpoint, priority, deadline=deadline, within=within)
+        raise AssertionError("tenacity returns or raises")  # pragma: no cover
+
+    async def _once(
+        self, request: httpx.Request, endpoint: str, priority: Priority, *, deadline: float, within: float
+    ) -> bytearray:
+        async with self.budget.request(priority, deadline), self._observed(endpoint) as answered:
+            try:
+                async with asyncio.timeout(within):
+                    with _translated(endpoint, request.url.host):
+                        response = await self._http.send(request, stream=True)
+                        answered(response.status_code)
+                        try:
+                            return await self._body(response)
+                        finally:
+                            await response.aclose()
+            except TimeoutError:
+                raise ApiTimeoutError(f"no complete answer to {endpoint} within {within:g} s") from None
+            except RateLimitedError as error:
+                self.budget.pause(error.retry_after)
+                raise
+
+    @asynccontextmanager
+    async def _observed(self, endpoint: str) -> AsyncIterator[Callable[[int], None]]:
+        started, status = self._clock.monotonic(), "error"
+
+        def answered(code: int) -> None:
+            nonlocal status
+            status = str(code)
+
+        try:
+            yield answered
+        finally:
+            self._observer.request_done(self.account, endpoint, status, self._clock.monotonic() - started)
+
+    async def _body(self, response: httpx.Response) -> bytearray:
+        if response.status_code != HTTPStatus.OK:
+            body = await _read_up_to(response, _ERROR_BODY)
+            raise _rejection(response, body)
+        limit = self._api.max_response_bytes
+        body = await _read_up_to(response, limit + 1)
+        if len(body) > limit:
+            raise TooLargeError(f"the answer is longer than api.max_response_bytes, which is {limit}")
+        return body
+
+
+async def _read_up_to(response: httpx.Response, limit: int) -> bytearray:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) >= limit:
+            break
+    return body
+
+
+def _rejection(response: httpx.Response, body: bytearray) -> RejectedError:
+    status, code = response.status_code, error_code(body)
+    said = f"{status} {code}" if code else f"{status}"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        retry_after = _retry_after(response.headers.get("Retry-After"))
+        return RateLimitedError(f"the API limits our rate ({said})", status=status, code=code, retry_after=retry_after)
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return RedirectError(f"the API redirects ({said}), which is not followed", status=status, code=code)
+    if response.is_server_error:
+        return ServerError(f"the API has a fault ({said})", status=status, code=code)
+    if response.is_client_error:
+        return _BY_STATUS.get(status, RejectedError)(f"the API refuses ({said})", status=status, code=code)
+    return RejectedError(f"the API answered with a status it doesn't document ({said})", status=status, code=code)
+
+
+@contextmanager
+def _translated(endpoint: str, host: str) -> Iterator[None]:
+    """Turn httpx's errors into ours, at the only place where there are any."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
+        raise ConnectError(f"no connection to {host}: {_why(error)}") from None
+    except httpx.TimeoutException:
+        raise ApiTimeoutError(f"no answer to {endpoint} in time") from None
+    except httpx.DecodingError:
+        raise BadResponseError(f"the answer to {endpoint} is compressed in a way that can't be undone") from None
+    except httpx.TransportError as error:
+        raise BrokenAnswerError(f"the answer to {endpoint} broke off: {type(error).__name__}") from None
+    except httpx.HTTPError as error:
+        raise ApiError(f"the request to {endpoint} failed: {type(error).__name__}") from None
+
+
+def _why(error: BaseException) -> str:
+    """Return what lies at the bottom of a failed connection, in an operator's words."""
+    causes = []
+    inner: BaseException | None = error
+    while inner and inner not in causes:
+        causes.append(inner)
+        inner = inner.__cause__ or inner.__context__
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {getattr(cause, 'verify_message', '') or cause.reason or 'no common protocol'}"
+        if isinstance(cause, socket.gaierror):
+            return "the name can't be resolved"
+        if isinstance(cause, ConnectionRefusedError):
+            return "refused"
+    if isinstance(error, httpx.TimeoutException):
+        return "it took too long"
+    return str(error) or type(error).__name__
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header names, as a number or as a date; `None` where it names none."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value.strip()[:9])
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())

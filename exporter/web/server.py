@@ -1,0 +1,123 @@
+"""uvicorn, with limits on what a client may do and without its own idea of signals."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from exporter.errors import StartupError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp
+
+    from exporter.config import Address
+
+HEADER_TIMEOUT: Final = 10.0  # seconds from a connection's or request's first byte to the end of its headers
+KEEP_ALIVE: Final = 75  # seconds an idle connection is kept; Prometheus scrapes again within that
+MAX_HEADERS: Final = 16_384  # bytes of request line and headers
+MAX_CONNECTIONS: Final = 512  # beyond that, requests are answered 503
+DRAIN: Final = 4  # seconds that running requests have at the end
+BACKLOG: Final = 128
+
+
+class GuardedProtocol(H11Protocol):
+    """HTTP/1.1 in which nobody can hold a connection without finishing a request's headers in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
+        """Start the clock."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock when a request is whole, start it when another begins."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.cycle and not self.cycle.response_complete:
+            self._stop()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Server(uvicorn.Server):
+    """A server on sockets that are open already. Whoever runs it owns the signals and sets `should_exit`."""
+
+    def __init__(self, app: ASGIApp, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=GuardedProtocol,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEADERS,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=DRAIN,
+                **options,
+            )
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is no news
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override] # a narrower manager will do
+        """Leave the signals alone."""
+        return nullcontext()
+
+
+def open_sockets(address: Address) -> Sequence[socket.socket]:
+    """Open the sockets for an address; without a host IPv4 and IPv6. Raises `StartupError`."""
+    try:
+        if address.host:
+            family, kind, _, _, where = socket.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            return [_listening(socket.socket(family, kind), where)]
+        if socket.has_dualstack_ipv6():
+            return [
+                socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+            ]
+        return [socket.create_server(("", address.port), backlog=BACKLOG)]
+    except OSError as error:
+        raise StartupError(f"web.listen_address: can't listen on {address}: {_reason(error)}") from None
+
+
+def _listening(sock: socket.socket, where: Any) -> socket.socket:  # noqa: ANN401 - depends on the family
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the name can't be resolved"
+    return error.strerror or str(error)

@@ -1,0 +1,49 @@
+"""A clock whose hands the test turns."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from itertools import count
+
+
+class ManualClock:
+    """Starts at a fixed moment and moves by `advance` alone; sleepers wake when their time has come."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self._start = now
+        self._elapsed = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._tickets = count()
+
+    def time(self) -> float:
+        return self._start + self._elapsed
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._tickets), waker))
+        await waker
+
+    async def advance(self, seconds: float) -> None:
+        """Move on, waking sleepers in order and letting each run before the next."""
+        end = self._elapsed + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self._elapsed, _, waker = heapq.heappop(self._sleepers)
+            if not waker.done():
+                waker.set_result(None)
+                await settle()
+        self._elapsed = end
+        await settle()
+
+
+async def settle(rounds: int = 25) -> None:
+    """Let everything run that can run without time going on."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)

@@ -1,0 +1,35 @@
+"""Writes the files that are made from code, or with --check says which ones are out of date."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from exporter.config.schema import json_schema
+
+ROOT = Path(__file__).parent.parent
+
+
+def generated() -> dict[Path, str]:
+    """Return every generated file with its content."""
+    return {ROOT / "config" / "voicelink-exporter.schema.json": json_schema()}
+
+
+def main() -> int:
+    """Write or check; return 1 when a check found something."""
+    stale = {
+        path: text
+        for path, text in generated().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    if "--check" not in sys.argv:
+        for path, text in stale.items():
+            path.write_text(text, encoding="utf-8")
+        return 0
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is out of date: run make generate")  # noqa: T201
+    return int(bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
