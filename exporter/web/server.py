@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
     from exporter.config import Address
 
@@ -49,7 +50,8 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        if self.cycle and not self.cycle.response_complete:
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn declares it too narrowly
+        if cycle and not cycle.response_complete:
             self._stop()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
