@@ -8,6 +8,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from socket import socket
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +17,10 @@ import structlog
 from exporter import __version__
 from exporter.clock import Clock, SystemClock
 from exporter.exposition import Exposition
+from exporter.heal.controller import Controller, fingerprint
 from exporter.poller import Poller
 from exporter.scheduler import Scheduler
+from exporter.store import Store
 from exporter.telemetry import Telemetry
 from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
 from exporter.web import Server, Site, create_site, open_sockets
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from exporter.config import Settings
 
+HEAL_TICK: Final = timedelta(seconds=10)
 STOP_WITHIN: Final = 8.0  # seconds from the signal to the end, whatever hangs
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,6 +48,7 @@ class Exporter:
     exposition: Exposition
     clients: Mapping[str, VocobaseClient]
     telemetry: Telemetry
+    controller: Controller
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Exporter:
@@ -54,14 +59,28 @@ def build(settings: Settings, clock: Clock | None = None) -> Exporter:
     exposition = Exposition(telemetry.render)
     poller = build_poller(settings, clients, exposition, clock)
     keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
-    return Exporter(
-        settings,
-        poller,
-        Scheduler(settings.config, poller, telemetry, clock, key_of=keys),
-        exposition,
+    controller = Controller(
+        settings.config,
+        Store(settings.config),
         clients,
-        telemetry,
+        poller.watches,
+        annotator=poller,
+        observer=telemetry,
+        fingerprints=build_fingerprints(settings),
+        clock=clock,
     )
+    poller.listener = controller
+    scheduler = Scheduler(settings.config, poller, telemetry, clock, key_of=keys)
+    scheduler.add_chore("look after heals", HEAL_TICK, controller.tick)
+    return Exporter(settings, poller, scheduler, exposition, clients, telemetry, controller)
+
+
+def build_fingerprints(settings: Settings) -> dict[str, str]:
+    """Return for each account a mark that changes with its credential and the configuration."""
+    return {
+        account.name: fingerprint(account, settings.api_keys[account.name].get_secret_value(), settings.config)
+        for account in settings.config.accounts
+    }
 
 
 def build_clients(settings: Settings, telemetry: Telemetry, clock: Clock) -> dict[str, VocobaseClient]:
@@ -108,6 +127,7 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
 
     @contextlib.asynccontextmanager
     async def polling() -> AsyncIterator[None]:
+        healing = asyncio.create_task(exporter.controller.run(), name="healing")
         exporter.scheduler.start()
         _log_start(settings, sockets)
         try:
@@ -116,6 +136,7 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN / 2):
                     await _stop(exporter)
+            healing.cancel()
             exporter.poller.close()
 
     await run_until_stopped([(Server(site), sockets), *beside], polling())
@@ -154,6 +175,7 @@ def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
 
 async def _stop(exporter: Exporter) -> None:
     exporter.scheduler.stop()
+    await exporter.controller.stop()
     await exporter.poller.stop()
     for client in exporter.clients.values():
         await client.aclose()

@@ -3,6 +3,8 @@
     ExporterError
     ├── ConfigError            the configuration can't be used; carries every problem with its path
     ├── StartupError           the machine refuses: port in use, unwritable path
+    ├── StoreError             the store doesn't answer, or refuses
+    │   └── StoreVersionError  it was written by a newer version of this program
     └── ApiError               a request to the Vocobase API did not give an answer we can use
         ├── NotSentError       nothing reached the API
         │   ├── ConnectError   name not found, refused, TLS
@@ -68,6 +70,14 @@ class ConfigError(ExporterError):
 
 class StartupError(ExporterError):
     """The machine refuses what the configuration asks for, as a port that is in use."""
+
+
+class StoreError(ExporterError):
+    """The store doesn't answer, or refuses. Monitoring goes on; healing stops until it answers again."""
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a newer version of this program, which alone knows what is in it."""
 
 
 class ApiError(ExporterError):

@@ -29,6 +29,7 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     """
     number = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}[level]
     shared: list[Any] = [
+        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         _place_of_error,
@@ -49,7 +50,7 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_first_line, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _one_line, renderer],
         )
     )
@@ -57,6 +58,13 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("exporter").setLevel(number)
+
+
+def _first_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog's
+    """Keep the first line of what a library logs: asyncio puts errors with their texts into those below."""
+    event["event"] = event["event"].partition("\n")[0]
+    event.pop("stack_info", None)
+    return event
 
 
 def _go_names(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog's
@@ -85,8 +93,8 @@ def _place_of_error(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
 def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog's
     """Keep what came from outside on one line and free of control characters."""
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in value)
+        if value is not None and not isinstance(value, bool | int | float):
+            event[key] = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
     return event
 
 

@@ -32,6 +32,48 @@ class Anomaly(StrEnum):
     UNKNOWN_CODE = "unknown_code"
 
 
+class HealState(StrEnum):
+    """Where a DID is in its heal."""
+
+    IDLE = "idle"
+    PENDING = "pending"
+    IN_FLIGHT = "in_flight"
+    VERIFYING = "verifying"
+    PROBATION = "probation"
+    BACKOFF = "backoff"
+    QUARANTINED = "quarantined"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"  # the polls saw the issue gone
+    FAILED = "failed"  # answered, and the polls still saw the issue
+    AMBIGUOUS = "ambiguous"  # no usable answer, and the polls still saw the issue
+    REJECTED = "rejected"  # the API refused
+    NOT_SENT = "not_sent"  # nothing reached the API
+    WOULD_SEND = "would_send"  # observe mode: decided, recorded, not sent
+
+
+COUNTED: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.WOULD_SEND)
+
+
+class Guard(StrEnum):
+    """What holds healing back: the `guard` label of `voicelink_heal_blocked`."""
+
+    PAUSED = "paused"
+    WINDOW = "window"
+    HOLD_OFF = "hold_off"
+    STALE = "stale"
+    MAX_UNHEALTHY = "max_unhealthy"
+    MAX_IN_FLIGHT = "max_in_flight"
+    MAX_PER_HOUR = "max_per_hour"
+    BREAKER = "breaker"
+    ACCOUNT_LATCHED = "account_latched"
+    RATE_LIMITED = "rate_limited"
+    STORE = "store"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
     """What one poll asks about: one connection of one account.
@@ -79,6 +121,7 @@ class Entry:
     bot_id: str = ""
     bot_name: str = ""
     routing_id: str = ""
+    repeated: bool = False  # the answer held it more than once; this is the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +151,7 @@ class Did:
     changes: int = 0  # changes of state seen
     label: str = ""  # the `phone_number` label: the number, or its keyed hash
     labels: tuple[tuple[str, str], ...] = ()  # the user's, onto voicelink_did_info
+    heal: str = ""  # where it is in its heal; empty when it is idle or nothing is healed
 
     @property
     def number(self) -> str:
@@ -131,3 +175,4 @@ class Snapshot:
     at: float
     dids: Mapping[str, Did]
     drift_items: int | None = None
+    started: float = 0.0  # Unix time at which the poll began: what happened after it, it may not have seen

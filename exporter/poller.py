@@ -13,8 +13,18 @@ import structlog
 
 from exporter.errors import ApiError, Reason
 from exporter.logs import FailureLog
-from exporter.model import READY, Anomaly, Connection, Target
-from exporter.snapshots import Fleet, TargetState, Watch, expire, poll_failed, poll_succeeded
+from exporter.model import READY, Anomaly, Connection, HealState, Target
+from exporter.snapshots import (
+    Fleet,
+    Healing,
+    TargetState,
+    Watch,
+    annotate,
+    expire,
+    poll_failed,
+    poll_succeeded,
+    recalled,
+)
 from exporter.vocobase import VocobaseClient, parse_connections, parse_sync
 
 if TYPE_CHECKING:
@@ -41,6 +51,16 @@ class Sink(Protocol):
         """Show what else changed."""
 
 
+class Listener(Protocol):
+    """Who remembers states from before the start, and acts on complete polls."""
+
+    async def recall(self, target: Target) -> Mapping[str, tuple[str, float, int]]:
+        """Return what was known of a target's DIDs, by number: state, since when, how many changes."""
+
+    def polled(self, before: TargetState, after: TargetState) -> None:
+        """Take in a complete poll. Returns at once."""
+
+
 class Poller:
     """Polls targets, one poll of each at a time, and keeps the fleet.
 
@@ -57,13 +77,15 @@ class Poller:
         stale_after: float,
         hash_key: bytes | None = None,
     ) -> None:
+        """Poll nothing yet. `listener` is set afterwards; without one nothing is remembered or healed."""
         self.fleet = Fleet()
+        self.listener: Listener | None = None
         self._accounts = accounts
         self._clients = clients
         self._sink = sink
         self._clock = clock
         self._stale_after = stale_after
-        self._watches = {name: Watch.of(account, hash_key) for name, account in accounts.items()}
+        self.watches = {name: Watch.of(account, hash_key) for name, account in accounts.items()}
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
         self._discovered: set[str] = set()
@@ -83,7 +105,7 @@ class Poller:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def poll(self, target: Target) -> None:
-        """Poll a target; if that is being done already, wait for it instead. Never raises `ApiError`."""
+        """Poll a target; if that is being done already, wait for it instead. Never raises: failures are noted."""
         running = self._running.get(target)
         if running is None:
             running = self._running[target] = asyncio.create_task(self._poll(target), name=f"poll {target.connection}")
@@ -116,12 +138,13 @@ class Poller:
         listed, settled = await self._list(account)
         before = tuple(state.target for state in self.fleet.of_account(account))
         targets = _targets(self._accounts[account], listed, before)
+        fresh = {target: await self._first_state(target) for target in targets if target not in before}
         async with self._turn:
             fleet = self.fleet
             for target in before:
                 fleet = fleet if target in targets else fleet.without(target)
             for target in targets:
-                fleet = fleet if target in fleet.targets else fleet.with_target(TargetState(target))
+                fleet = fleet if target in fleet.targets else fleet.with_target(fresh[target])
             if listed is not None:
                 others = {key: value for key, value in fleet.connections.items() if key.account != account}
                 ours = {Target(account, each.connection_id): each for each in listed}
@@ -130,6 +153,13 @@ class Poller:
         self._discovered.add(account)
         self._log_targets(before, targets)
         return settled
+
+    async def annotate(self, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> None:
+        """Show what is known of healing a target's DIDs; `None` leaves where each of them is in its heal."""
+        async with self._turn:
+            state = self.fleet.targets.get(target)
+            if state and annotate(state, healing, states) != state:
+                await self._publish(partial(_annotated, target=target, healing=healing, states=states), target)
 
     async def plan(self, intervals: Mapping[Target, float]) -> None:
         """Note in how many seconds each target will be polled."""
@@ -146,15 +176,19 @@ class Poller:
         now = self._clock.time()
         old = [state for state in self.fleet.targets.values() if expire(state, now, self._stale_after) is not state]
         for state in old:
+            target = state.target
             async with self._turn:
-                await self._publish(
-                    partial(_expired, target=state.target, now=now, after=self._stale_after), state.target
+                before, after = await self._publish(
+                    partial(_expired, target=target, now=now, after=self._stale_after), target
                 )
-            log.warning(
-                "data is stale, its DID series go away",
-                **_fields(state.target),
-                stale_after_seconds=self._stale_after,
-            )
+            if before.targets.get(target) is not after.targets.get(target):  # else it was polled or left meanwhile
+                log.warning(
+                    "data is stale, its DID series go away", **_fields(target), stale_after_seconds=self._stale_after
+                )
+
+    async def _first_state(self, target: Target) -> TargetState:
+        known = await self.listener.recall(target) if self.listener else {}
+        return recalled(target, known)
 
     async def _list(self, account: str) -> tuple[tuple[Connection, ...] | None, bool]:
         what = "listing of connections"
@@ -194,9 +228,11 @@ class Poller:
             self._failures.worked("poll", **_fields(target))
             if target in after.targets:
                 _log_poll(before.targets[target], after.targets[target])
+                if self.listener:
+                    self.listener.polled(before.targets[target], after.targets[target])
 
     def _take(self, fleet: Fleet, target: Target, body: bytearray, at: float, duration: float) -> Fleet:
-        answer, watch = parse_sync(body), self._watches[target.account]
+        answer, watch = parse_sync(body), self.watches[target.account]
         if target not in fleet.targets:  # it left while it was being polled
             return fleet
         return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration)
@@ -215,12 +251,16 @@ class Poller:
 
     async def _note_failure(self, target: Target, reason: Reason, message: str, started: float) -> None:
         duration = self._clock.monotonic() - started
-        async with self._turn:
-            if target in self.fleet.targets:
-                await self._publish(
-                    lambda fleet: fleet.with_target(poll_failed(fleet.targets[target], reason, duration)), target
-                )
         self._failures.failed("poll", reason, message, **_fields(target))
+        async with self._turn:
+            state = self.fleet.targets.get(target)
+            if state is None:
+                return
+            self.fleet = self.fleet.with_target(poll_failed(state, reason, duration))  # even where it can't be shown
+            try:
+                await self._publish(lambda fleet: fleet, target)
+            except Exception:
+                log.exception("a failed poll can't be shown by a fault of the exporter", **_fields(target))
 
 
 def _targets(account: Account, listed: tuple[Connection, ...] | None, before: tuple[Target, ...]) -> tuple[Target, ...]:
@@ -244,13 +284,17 @@ def _expired(fleet: Fleet, *, target: Target, now: float, after: float) -> Fleet
     return fleet.with_target(expire(state, now, after)) if state else fleet
 
 
+def _annotated(fleet: Fleet, *, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> Fleet:
+    return fleet.with_target(annotate(fleet.targets[target], healing, states))
+
+
 def _fields(target: Target) -> dict[str, str]:
     return {"account": target.account, "connection": target.connection}
 
 
 def _log_poll(before: TargetState, after: TargetState) -> None:
     """Log a complete poll in one line, and the first changes of state in one line each."""
-    dids = after.snapshot.dids if after.snapshot else {}
+    dids = after.memory
     states = Counter(did.state for did in dids.values())
     changed = [
         (old, did) for did in dids.values() if (old := before.memory.get(did.number)) and old.changes != did.changes

@@ -6,6 +6,7 @@ data and renders the exporter's own metrics. Polls of one target never overlap; 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,7 @@ class Scheduler:
         *,
         key_of: Mapping[str, object],
         rng: random.Random | None = None,
+        discover_every: timedelta = DISCOVER_EVERY,
     ) -> None:
         """`key_of` says which accounts share a key, and so a budget."""
         self._config = config
@@ -90,19 +92,25 @@ class Scheduler:
         self._telemetry = telemetry
         self._failures = FailureLog(clock)
         self._key_of = key_of
+        self._discover_every = discover_every
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._jobs: dict[Target, float] = {}  # the interval each target's job runs at
         self._added = 0
         self._scheduler = AsyncIOScheduler(timezone=UTC)
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # the listeners say it, and say it once
         self._scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         self._scheduler.add_listener(self._broken, EVENT_JOB_ERROR)
+
+    def add_chore(self, name: str, every: timedelta, run: Callable[[], Awaitable[None]]) -> None:
+        """Do something else regularly, too."""
+        self._add(name, run, [], IntervalTrigger(seconds=every.total_seconds(), timezone=UTC), every)
 
     def start(self) -> None:
         """Look up the connections, poll what is found, and go on doing so."""
         for account in self._key_of:
-            every = IntervalTrigger(seconds=int(DISCOVER_EVERY.total_seconds()), timezone=UTC)
-            self._add(_discovery_id(account), self._discover, [account], every, DISCOVER_EVERY, now=True)
-        self._add("tick", self._poller.tick, [], IntervalTrigger(seconds=int(TICK.total_seconds()), timezone=UTC), TICK)
+            every = IntervalTrigger(seconds=self._discover_every.total_seconds(), timezone=UTC)
+            self._add(_discovery_id(account), self._discover, [account], every, self._discover_every, now=True)
+        self._add("tick", self._poller.tick, [], IntervalTrigger(seconds=TICK.total_seconds(), timezone=UTC), TICK)
         self._scheduler.start()
 
     def stop(self) -> None:

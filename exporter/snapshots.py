@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from exporter.errors import Reason
 from exporter.model import (
     CODE,
+    COUNTED,
     KNOWN_CODES,
     KNOWN_STATES,
     MISSING,
@@ -25,6 +26,9 @@ from exporter.model import (
     Connection,
     Did,
     Entry,
+    Guard,
+    HealState,
+    Outcome,
     Snapshot,
     Target,
 )
@@ -110,6 +114,19 @@ def hasher(key: bytes) -> Callable[[str], str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Healing:
+    """What is known of healing a target's DIDs: the counts of this process, and what holds it back now."""
+
+    mode: str = "off"
+    attempts: Mapping[Outcome, int] = field(default_factory=lambda: MappingProxyType(dict.fromkeys(COUNTED, 0)))
+    would: int = 0
+    blocked: frozenset[Guard] = frozenset()
+    in_flight: int = 0
+    quarantined: int = 0
+    relapses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TargetState:
     """All that is known of a target.
 
@@ -128,6 +145,7 @@ class TargetState:
     duration: float | None = None  # seconds, the last poll's
     last_success: float | None = None
     interval: float = 0.0  # seconds between polls, as planned
+    healing: Healing = Healing()
 
     def holds(self, number: str) -> bool:
         """Whether the last complete poll contained the DID."""
@@ -163,6 +181,37 @@ def poll_failed(state: TargetState, reason: Reason, duration: float) -> TargetSt
     return replace(state, up=False, polls=state.polls + 1, failures=failures, duration=duration)
 
 
+def recalled(target: Target, known: Mapping[str, tuple[str, float, int]]) -> TargetState:
+    """Return a target's first state, with what was known of its DIDs: state, since when, how many changes."""
+    dids = {
+        number: Did(Entry(number, state), state, since=since, changes=changes)
+        for number, (state, since, changes) in known.items()
+    }
+    return TargetState(target, memory=MappingProxyType(dids))
+
+
+def annotate(state: TargetState, healing: Healing, states: Mapping[str, HealState] | None) -> TargetState:
+    """Return the state with where each DID is in its heal; DIDs that `states` doesn't name are idle.
+
+    `None` leaves that as it is.
+    """
+    if states is None:
+        return replace(state, healing=healing)
+    wanted = {number: _shown(states.get(number, HealState.IDLE)) for number in state.memory}
+    changed = {
+        number: replace(did, heal=wanted[number]) for number, did in state.memory.items() if did.heal != wanted[number]
+    }
+    if not changed:
+        return replace(state, healing=healing)
+    memory = MappingProxyType({**state.memory, **changed})
+    snapshot = state.snapshot and replace(state.snapshot, dids=memory)  # a snapshot shows what is remembered
+    return replace(state, healing=healing, memory=memory, snapshot=snapshot)
+
+
+def _shown(state: HealState) -> str:
+    return "" if state is HealState.IDLE else state.value
+
+
 def expire(state: TargetState, now: float, stale_after: float) -> TargetState:
     """Return the state without its snapshot when that is older than `stale_after` seconds."""
     if state.snapshot and now - state.snapshot.at > stale_after:
@@ -175,12 +224,12 @@ def poll_succeeded(fleet: Fleet, target: Target, answer: Answer, watch: Watch, *
 
     `at` is when the answer was there. Words the API used for the first time join the vocabularies.
     """
-    entries, duplicates = _monitored(answer, watch)
-    states, codes = _learn(fleet, entries.values())
-    unknown = sum(states.show(entry.state) != entry.state for entry in entries.values())
-    unknown += sum(codes.show(code) != code for entry in entries.values() for code in entry.issues)
-    fleet = replace(fleet, states=states, codes=codes)
     before = fleet.targets[target]
+    entries, duplicates = _monitored(answer, watch, before.memory)
+    states, codes = _learn(fleet, entries.values())
+    unknown = sum(states.show(entry.state) == OTHER for entry in entries.values())
+    unknown += sum(codes.show(code) == OTHER for entry in entries.values() for code in entry.issues)
+    fleet = replace(fleet, states=states, codes=codes)
     absent = _missing(fleet, before, entries, watch)
     dids = {
         entry.number: _did(before.memory.get(entry.number), entry, state, codes=fleet.codes, watch=watch, at=at)
@@ -189,15 +238,15 @@ def poll_succeeded(fleet: Fleet, target: Target, answer: Answer, watch: Watch, *
             *((entry, MISSING) for entry in absent),
         ]
     }
-    ordered = {number: dids[number] for number in sorted(dids)}
+    memory = MappingProxyType({number: dids[number] for number in sorted(dids)})
     counted = Counter(answer.anomalies)
     counted.update({Anomaly.DUPLICATE_DID: duplicates, Anomaly.UNKNOWN_CODE: unknown})
     return fleet.with_target(
         replace(
             before,
             up=True,
-            snapshot=Snapshot(target, at, MappingProxyType(ordered), answer.drift_items),
-            memory=MappingProxyType(ordered),
+            snapshot=Snapshot(target, at, memory, answer.drift_items, started=at - duration),
+            memory=memory,
             polls=before.polls + 1,
             anomalies={kind: count + counted[kind] for kind, count in before.anomalies.items()},
             duration=duration,
@@ -206,14 +255,22 @@ def poll_succeeded(fleet: Fleet, target: Target, answer: Answer, watch: Watch, *
     )
 
 
-def _monitored(answer: Answer, watch: Watch) -> tuple[dict[str, Entry], int]:
-    """Return the entries that are monitored by number, the first of each, and how many were repeated."""
+def _monitored(answer: Answer, watch: Watch, memory: Mapping[str, Did]) -> tuple[dict[str, Entry], int]:
+    """Return the entries that are monitored by number, the first of each, and how many were repeated.
+
+    A DID that is configured by its id stays known by its number when the API leaves the id out.
+    """
     entries: dict[str, Entry] = {}
     duplicates = 0
-    for entry in answer.entries:
+    for each in answer.entries:
+        entry = each
+        if watch.by_id and entry.did_id is None and entry.number in memory:
+            entry = replace(entry, did_id=memory[entry.number].entry.did_id)
         if watch.wants(entry):
-            duplicates += entry.number in entries
-            entries.setdefault(entry.number, entry)
+            first = entries.setdefault(entry.number, entry)
+            if first is not entry:
+                duplicates += 1
+                entries[entry.number] = replace(first, repeated=True)
     return entries, duplicates
 
 
@@ -237,15 +294,16 @@ def _missing(fleet: Fleet, before: TargetState, entries: Mapping[str, Entry], wa
     account = fleet.of_account(before.target.account)
     others = [state for state in account if state.target != before.target]
     first = account[0].target == before.target and all(state.last_success is not None for state in others)
-    numbers = _numbers_by_id(account, entries) if watch.by_id else {}
+    numbers = _numbers_by_id(before, others, entries) if watch.by_id else {}
     absent = []
     for configured in (*watch.by_number.values(), *watch.by_id.values()):
         number = configured.did_number or numbers.get(configured.did_id) or configured.key
         if number in entries or any(state.holds(number) for state in others):
             continue
         known = before.memory.get(number)
-        elsewhere = any(number in state.memory for state in others)
-        if known or (first and not elsewhere):
+        elsewhere = [state.memory[number].since for state in others if number in state.memory]
+        had_it_last = known and (known.state != MISSING or all(known.since > since for since in elsewhere))
+        if had_it_last or (first and not known and not elsewhere):
             last = known.entry if known else Entry(number, MISSING, did_id=configured.did_id)
             absent.append(
                 Entry(number, MISSING, did_id=last.did_id, client_id=last.client_id, friendly_name=last.friendly_name)
@@ -253,9 +311,22 @@ def _missing(fleet: Fleet, before: TargetState, entries: Mapping[str, Entry], wa
     return absent
 
 
-def _numbers_by_id(account: list[TargetState], entries: Mapping[str, Entry]) -> dict[int | None, str]:
-    """Return the number of every DID whose id was ever named, by id; what this poll says wins."""
-    remembered = {did.entry.did_id: did.number for state in account for did in state.memory.values()}
+def _numbers_by_id(
+    before: TargetState, others: Iterable[TargetState], entries: Mapping[str, Entry]
+) -> dict[int | None, str]:
+    """Return the number of every DID whose id was ever named, by id.
+
+    What this poll says wins, then what another target holds, then what this one held, then the last number there was.
+    """
+    best: dict[int | None, tuple[tuple[bool, bool, bool, float], str]] = {}
+    for state in (before, *others):
+        for number, did in state.memory.items():
+            held = did.state != MISSING
+            worth = (held and state is not before, held, not number.startswith("did:"), did.since)
+            known = best.get(did.entry.did_id)
+            if known is None or worth > known[0]:
+                best[did.entry.did_id] = worth, number
+    remembered = {did_id: number for did_id, (_, number) in best.items()}
     return {**remembered, **{entry.did_id: entry.number for entry in entries.values()}}
 
 
@@ -273,4 +344,5 @@ def _did(before: Did | None, entry: Entry, state: str, *, codes: Vocabulary, wat
         changes=(before.changes if before else 0) + changed,
         label=watch.label(entry.number),
         labels=tuple(sorted(configured.labels.items())) if configured else (),
+        heal=before.heal if before else "",
     )

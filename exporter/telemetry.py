@@ -23,7 +23,10 @@ from exporter import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from exporter.model import Target
+
 LATENCIES: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds; a sync takes from 0.1 to 30
+HEAL_DURATIONS: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)  # seconds
 _EOF: Final = b"# EOF\n"
 
 
@@ -67,6 +70,16 @@ class Telemetry:
             "Unix time at which the running configuration was read.",
             registry=registry,
         )
+        self._store_up = Gauge(
+            "voicelink_store_up", "Whether the store answers; while it doesn't, nothing is healed.", registry=registry
+        )
+        self._heals = Histogram(
+            "voicelink_heal_duration_seconds",
+            "From the first sight of a broken DID to its verified mending.",
+            ("account", "connection"),
+            buckets=HEAL_DURATIONS,
+            registry=registry,
+        )
         build = Gauge(
             "voicelink_exporter_build_info",
             "What is running, always 1.",
@@ -82,6 +95,14 @@ class Telemetry:
         """Count one request to the API."""
         self._requests.labels(account, endpoint, status).inc()
         self._durations.labels(account, endpoint).observe(seconds)
+
+    def healed(self, target: Target, seconds: float) -> None:
+        """Note that a DID was mended so many seconds after it was first seen broken."""
+        self._heals.labels(target.account, target.connection).observe(seconds)
+
+    def store_answers(self, *, up: bool) -> None:
+        """Note whether the store answers."""
+        self._store_up.set(up)
 
     def watch_budget(self, account: str, remaining: Callable[[], float]) -> None:
         """Read an account's remaining requests from `remaining` whenever the metrics are rendered."""

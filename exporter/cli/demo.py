@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from exporter.simulator import SimulatorOptions
 
 KEY: Final = "rg_live_demo"
+HEALING: Final = {  # the guards of a real fleet, at the pace of a demo
+    "mode": "enforce",
+    "confirm_polls": 3,
+    "confirm_for": "5s",
+    "verify_within": "30s",
+    "probation": "1m",
+    "backoff": {"initial": "20s", "max": "2m"},
+    "max_per_hour": 600,
+    "requests_per_minute": 60,
+    "breaker": {"failures": 5, "open_for": "30s"},
+}
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -38,7 +50,7 @@ def _url(sockets: Sequence[socket]) -> str:
 
 async def simulate(listen: str, options: SimulatorOptions) -> None:
     """Run the simulator until SIGTERM or SIGINT. Raises `StartupError`."""
-    sockets = open_sockets(_address(listen, "--listen"))
+    sockets = open_sockets(_address(listen, "--listen"), "--listen")
     log.info("simulating", base_url=f"{_url(sockets)}/api/v2", dids=options.dids, connections=options.connections)
     await run_until_stopped([(Server(create_app(options)), sockets)])
 
@@ -47,12 +59,15 @@ async def demo(listen: str, options: SimulatorOptions) -> None:
     """Run the simulator and the exporter until SIGTERM or SIGINT. Raises `StartupError`."""
     address = _address(listen, "--web.listen-address")
     sockets = open_sockets(parse_address("127.0.0.1:0"))
-    config = Config.model_validate(
-        {
-            "api": {"base_url": f"{_url(sockets)}/api/v2", "requests_per_minute": 600},
-            "accounts": [{"name": "demo", "api_key_env": "DEMO"}],
-            "poll": {"interval": "1s", "jitter": "0s", "stale_after": "10s"},
-            "web": {"listen_address": str(address)},
-        }
-    )
-    await serve(Settings(config, {"demo": SecretStr(KEY)}), beside=[(Server(create_app(options)), sockets)])
+    with tempfile.TemporaryDirectory(prefix="voicelink-demo-") as folder:
+        config = Config.model_validate(
+            {
+                "api": {"base_url": f"{_url(sockets)}/api/v2", "requests_per_minute": 600},
+                "accounts": [{"name": "demo", "api_key_env": "DEMO"}],
+                "poll": {"interval": "1s", "jitter": "0s", "stale_after": "10s"},
+                "heal": HEALING,
+                "store": {"url": f"sqlite:///{folder}/demo.db"},
+                "web": {"listen_address": str(address)},
+            }
+        )
+        await serve(Settings(config, {"demo": SecretStr(KEY)}), beside=[(Server(create_app(options)), sockets)])

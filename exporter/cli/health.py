@@ -23,7 +23,7 @@ def is_healthy(listen_address: str) -> bool:
     try:
         connection.request("GET", "/-/healthy")
         return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
+    except (OSError, UnicodeError, http.client.HTTPException):
         return False
     finally:
         connection.close()

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from exporter import __version__
-from exporter.errors import ConfigError, ExporterError
+from exporter.errors import ConfigError, ExporterError, StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exporter.config import Settings
+    from exporter.simulator import SimulatorOptions
 
 OK: Final = 0
 NO: Final = 1
@@ -34,17 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "serve")
     args = _parser().parse_args(words)
     try:
+        _check_environment(args)
         run: Callable[[argparse.Namespace], int] = args.run
-        return run(args)
+        code = run(args)
+        print(end="", flush=True)  # noqa: T201 - a reader that went away shows here, not when Python ends
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201
     except ExporterError as error:
         print(f"voicelink-exporter: {error}", file=sys.stderr)  # noqa: T201
     except BrokenPipeError:
-        sys.stdout = None  # the reader went away, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as head does
     except KeyboardInterrupt:
         pass
+    else:
+        return code
     return FAILED
 
 
@@ -54,6 +59,18 @@ def settings_of(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
 
     flags = {key: getattr(args, name) for key, name in FLAG_KEYS.items() if getattr(args, name, None) is not None}
     return load_settings(Path(args.config_file) if args.config_file else None, environ, flags)
+
+
+def _check_environment(args: argparse.Namespace) -> None:
+    """Check what argparse takes from the environment unchecked. Raises `ConfigError`."""
+    said = (("VOICELINK_LOG_LEVEL", args.log_level, LEVELS), ("VOICELINK_LOG_FORMAT", args.log_format, FORMATS))
+    problems = [
+        f"{name}: has to be one of {', '.join(choices)}, not {value!r:.60}"
+        for name, value, choices in said
+        if value not in choices
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,14 +120,14 @@ def _command(
         "--log.level",
         dest="log_level",
         choices=LEVELS,
-        default=os.environ.get("VOICELINK_LOG_LEVEL", "info"),
+        default=os.environ.get("VOICELINK_LOG_LEVEL") or "info",
         help="the least that is logged (%(default)s)",
     )
     parser.add_argument(
         "--log.format",
         dest="log_format",
         choices=FORMATS,
-        default=os.environ.get("VOICELINK_LOG_FORMAT", "logfmt"),
+        default=os.environ.get("VOICELINK_LOG_FORMAT") or "logfmt",
         help="how it is logged (%(default)s)",
     )
     return parser
@@ -176,9 +193,8 @@ def _simulate(args: argparse.Namespace) -> int:
 
     _set_up(args)
     from exporter.cli.demo import simulate
-    from exporter.simulator import options_from
 
-    asyncio.run(simulate(args.listen, options_from(args)))
+    asyncio.run(simulate(args.listen, _simulator_options(args)))
     return OK
 
 
@@ -187,10 +203,18 @@ def _demo(args: argparse.Namespace) -> int:
 
     _set_up(args)
     from exporter.cli.demo import demo
+
+    asyncio.run(demo(args.listen_address, _simulator_options(args)))
+    return OK
+
+
+def _simulator_options(args: argparse.Namespace) -> SimulatorOptions:
     from exporter.simulator import options_from
 
-    asyncio.run(demo(args.listen_address, options_from(args)))
-    return OK
+    try:
+        return options_from(args)
+    except ValueError as error:
+        raise StartupError(str(error)) from None
 
 
 def _healthcheck(args: argparse.Namespace) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from exporter.app import build_clients, build_poller
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from exporter.poller import Poller
     from exporter.snapshots import Fleet
 
+FILE_WIDTH: Final = 10_000  # characters; without a terminal nothing is cut or wrapped
 ALL_READY, SOME_NOT, COULD_NOT_TELL = 0, 1, 2
 
 
@@ -47,7 +49,7 @@ async def poll_once(settings: Settings, output: str) -> int:
     if output == "json":
         print(json.dumps([_as_json(target, did) for target, did in rows], ensure_ascii=False, indent=2))  # noqa: T201
     else:
-        Console().print(_table(rows))
+        print(_text(_table(rows)), end="")  # noqa: T201
     if not all(state.up for state in poller.fleet.targets.values()):
         return COULD_NOT_TELL
     return ALL_READY if all(did.ready for _, did in rows) else SOME_NOT
@@ -68,8 +70,16 @@ def _rows(fleet: Fleet) -> Iterator[tuple[Target, Did]]:
             yield target, did
 
 
+def _text(table: Table) -> str:
+    """Return what rich would print: it ends the process itself, and with exit code 1, when the reader goes away."""
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
 def _table(rows: list[tuple[Target, Did]]) -> Table:
-    table = Table("account", "connection", "number", "state", "issues", "agent", "name")
+    table = Table("account", "connection", Column("number", no_wrap=True), "state", "issues", "agent", "name")
     for target, did in rows:
         cells = (
             *(target.account, target.connection, did.label),

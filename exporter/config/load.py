@@ -5,16 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from exporter.config.schema import Config
 from exporter.config.secrets import read_secrets
@@ -22,10 +21,14 @@ from exporter.config.values import KEY_PREFIX
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
     from pydantic_core import ErrorDetails
 
 ENV_PREFIX: Final = "VOICELINK_"
 _SECRET_KEYS: Final = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "bearer_token"})
+_API_KEY: Final = re.compile(KEY_PREFIX + r"[^\s'\",:;]*")
 _INLINE: Final = "secrets don't belong into this file"
 _MESSAGES: Final = {
     "missing": "is required",
@@ -33,6 +36,9 @@ _MESSAGES: Final = {
     "dict_type": "has to be a mapping of keys to values",
     "tuple_type": "has to be a list",
     "string_type": "has to be a text",
+    "string_too_short": "must not be empty",
+    "invalid_key": "is no text, as keys have to be",
+    "too_short": "must not be empty",
     "int_type": "has to be a whole number",
     "bool_type": "has to be true or false",
 }
@@ -63,19 +69,19 @@ def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[
     for key, (value, origin) in overrides.items():
         if _put(data, key.split("."), value):
             origins[key] = origin
-    problems = [*_inline_secrets(data, ""), *_repeated_names(data.get("accounts"))]
+    problems = [*_inline_secrets(data, "", set()), *_repeated_names(data.get("accounts"))]
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         secret_paths = {problem.partition(": ")[0] for problem in problems}
         found = [_problem(detail) for detail in error.errors(include_url=False, include_input=False)]
         problems += [f"{key}: {text}" for key, text in found if key not in secret_paths]
-        raise ConfigError([_with_origin(problem, origins) for problem in problems]) from None
+        raise _refused(problems, origins) from None
     api_keys, hash_key, secret_problems = read_secrets(config, environ)
     problems += secret_problems
     problems += _store_problems(config)
     if problems:
-        raise ConfigError(problems)
+        raise _refused(problems, origins)
     return Settings(config, api_keys, hash_key, tuple(unknown))
 
 
@@ -94,9 +100,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:
-        raise ConfigError([f"{path}{_line(error)}: the same key stands twice in one mapping"]) from None
+        raise ConfigError([f"{path}{_line(error, text)}: the same key stands twice in one mapping"]) from None
     except YAMLError as error:
-        raise ConfigError([f"{path}{_line(error)}: is not YAML: {_yaml_reason(error)}"]) from None
+        raise _refused([f"{path}{_line(error, text)}: is not YAML: {_yaml_reason(error)}"], {}) from None
+    except (ValueError, KeyError):  # such as a date in a 13th month
+        raise ConfigError([f"{path}: is not YAML: it holds a value that its own type doesn't allow"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is nested too deep"]) from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -104,14 +114,16 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _line(error: YAMLError) -> str:
+def _line(error: YAMLError, text: str) -> str:
+    if isinstance(error, ReaderError):
+        return f":{text.count(chr(10), 0, error.position) + 1}"
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
 
 
 def _yaml_reason(error: YAMLError) -> str:
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None)
-    return str(reason) if reason else "it can't be parsed"
+    reason = str(getattr(error, "problem", None) or getattr(error, "reason", None))
+    return f"{getattr(error, 'context', '')}, {reason}" if reason.startswith("but ") else reason
 
 
 def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -131,8 +143,6 @@ def _section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a typ
 
 def _settable(annotation: Any) -> bool:  # noqa: ANN401 - a type, of any kind
     """Tell whether a value fits into a variable: lists of sections have no form that does."""
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
     return not any(_section(arg) for arg in get_args(annotation))
 
 
@@ -171,18 +181,25 @@ def _put(data: dict[str, Any], path: list[str], value: object) -> bool:
     return True
 
 
-def _inline_secrets(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
+def _inline_secrets(value: object, path: str, seen: set[int]) -> Iterator[str]:
+    """Find secrets anywhere in the file. `seen` are the ids of what was looked at: aliases can make it a circle."""
+    if isinstance(value, dict | list):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+    if isinstance(value, dict):
         for key, inner in value.items():
             here = f"{path}.{key}" if path else str(key)
             if str(key).lower() in _SECRET_KEYS and ".labels." not in here:
                 yield f"{here}: {_INLINE}; name a file with api_key_file or a variable with api_key_env"
+            elif KEY_PREFIX in str(key):
+                yield f"{here}: this looks like an API key; {_INLINE}"
             else:
-                yield from _inline_secrets(inner, here)
+                yield from _inline_secrets(inner, here, seen)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _inline_secrets(inner, f"{path}[{index}]")
-    elif isinstance(value, str) and value.startswith(KEY_PREFIX) and not path.endswith(".api_key_env"):
+            yield from _inline_secrets(inner, f"{path}[{index}]", seen)
+    elif isinstance(value, str) and KEY_PREFIX in value and not path.endswith(".api_key_env"):
         yield f"{path}: this looks like an API key; {_INLINE}"
 
 
@@ -207,37 +224,40 @@ def _problem(error: ErrorDetails) -> tuple[str, str]:
         return path, f"unknown key{_suggestion(error['loc'])}"
     if kind == "value_error":
         return path or "configuration", str(context["error"])
-    message = _MESSAGES.get(kind) or error["msg"].replace("Input should be", "has to be")
+    message = _MESSAGES.get(kind) or re.sub("^(Input|String) should", "has to", error["msg"])
     return path or "configuration", message[0].lower() + message[1:]
 
 
 def _suggestion(loc: tuple[int | str, ...]) -> str:
-    names = sorted(_keys(Config))
-    close = difflib.get_close_matches(str(loc[-1]), names, n=1, cutoff=0.8)
+    """Return the key that was meant, among those of the section that the unknown one stands in."""
+    model: type[BaseModel] = Config
+    for part in loc[:-1]:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(section for arg in (annotation, *get_args(annotation)) if (section := _section(arg)))
+    close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _keys(model: type[BaseModel]) -> set[str]:
-    names = set(model.model_fields)
-    for info in model.model_fields.values():
-        for arg in (info.annotation, *get_args(info.annotation)):
-            section = _section(arg)
-            names |= _keys(section) if section else set()
-    return names
+def _refused(problems: Sequence[str], origins: Mapping[str, str]) -> ConfigError:
+    """Return the error, each problem with where its value came from, and none with an API key in it."""
+    return ConfigError([_API_KEY.sub(KEY_PREFIX + "…", _with_origin(problem, origins)) for problem in problems])
 
 
 def _with_origin(problem: str, origins: Mapping[str, str]) -> str:
-    origin = origins.get(problem.partition(": ")[0])
+    origin = origins.get(problem.partition(": ")[0].partition("[")[0])
     return f"{problem} (from {origin})" if origin else problem
 
 
 def _store_problems(config: Config) -> Iterator[str]:
     """Check a file that was asked for; the default one is nobody's wish until something is kept in it."""
-    path = config.store.url.removeprefix("sqlite:///")
-    if "store" not in config.model_fields_set or path == config.store.url or path in {"", ":memory:"}:
+    path = config.store.url.removeprefix("sqlite:///").partition("?")[0]
+    if "store" not in config.model_fields_set or not config.store.url.startswith("sqlite:") or path == ":memory:":
         return
-    folder = Path(path).parent
-    if not folder.is_dir():
+    folder = os.path.dirname(path) or "."  # noqa: PTH120 - pathlib raises for a path that is too long
+    if not os.path.isdir(folder):  # noqa: PTH112 - the same
         yield f"store.url: there is no folder {folder}"
-    elif not os.access(folder, os.W_OK) or (Path(path).exists() and not os.access(path, os.W_OK)):
+    elif os.path.isdir(path):  # noqa: PTH112 - the same
+        yield f"store.url: {path} is a folder"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):  # noqa: PTH110 - the same
         yield f"store.url: {path} can't be written to"

@@ -6,9 +6,10 @@ The same classes make the JSON Schema that editors complete from, and the refere
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -50,10 +51,22 @@ def _at(key: str, problem: str) -> PydanticCustomError:
     return PydanticCustomError("at", "{problem}", {"key": key, "problem": problem})
 
 
+def _url(value: str, *schemes: str) -> SplitResult:
+    if not value.lower().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+        raise ValueError(f"has to be a URL that begins with {':// or '.join(schemes)}://")
+    problem = "is no URL that can be called: check its host and port, and for spaces and letters with accents"
+    try:
+        url = urlsplit(value)
+        host, port = url.hostname or "", url.port
+    except ValueError:  # brackets that don't match, or a port that is no number up to 65535
+        raise ValueError(problem) from None
+    if not _HOST.fullmatch(host) or port == 0 or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError(problem)
+    return url
+
+
 def _base_url(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ValueError("has to be a URL that begins with https:// or http://")
+    url = _url(value, "https", "http")
     if url.username or url.password:
         raise ValueError("holds a user name or password; the API wants its key alone, by api_key_file or api_key_env")
     if url.query or url.fragment:
@@ -62,9 +75,13 @@ def _base_url(value: str) -> str:
 
 
 def _websocket_url(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in {"ws", "wss"} or not url.hostname:
-        raise ValueError("has to be a URL that begins with wss:// or ws://")
+    _url(value, "wss", "ws")
+    return value
+
+
+def _store_url(value: str) -> str:
+    if not _STORE.match(value):
+        raise ValueError("has to be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE")
     return value
 
 
@@ -82,23 +99,43 @@ def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _unique_dids(dids: tuple[ConfiguredDid, ...]) -> tuple[ConfiguredDid, ...]:
+    _unique(tuple(did.key for did in dids))
+    return dids
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _or_false(schema: dict[str, Any]) -> None:
+    schema.update(anyOf=[{"const": False}, *schema["anyOf"]], default=False)
+
+
+def _either(*keys: str) -> dict[str, Any]:
+    return {"oneOf": [{"required": [key]} for key in keys]}
 
 
 def _false_is_none(value: object) -> object:
     return None if value is False else value
 
 
-def _masked_url(value: str) -> str:
-    """Return a URL without what may be a secret in it: password and query."""
-    url = urlsplit(value)
-    user, at, host = url.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}:<secret>@{host}" if at and ":" in user else url.netloc
-    tail = "?<secret>" if url.query else ""
-    return f"{url.scheme}://{netloc}{url.path}{tail}"
+def masked_url(value: str) -> str:
+    """Return a URL without what may be a secret in it: user and password, query, fragment."""
+    return _TAIL.sub(_MASK, _LOGIN.sub(_MASK + "@", value, count=1), count=1)
 
 
+def _masked_store(value: str) -> str:
+    """Do the same as SQLAlchemy reads URLs: a password may hold anything but an @. The user's name stays."""
+    return _TAIL.sub(_MASK, _STORE_PASSWORD.sub(rf"\1:{_MASK}@", value, count=1), count=1)
+
+
+_HOST: Final = re.compile(r"[a-z0-9_.-]+|[0-9a-f:.]+", re.ASCII)
+_STORE: Final = re.compile(r"^(sqlite:///.|postgresql\+psycopg://.)")
+_MASK: Final = "<secret>"
+_LOGIN: Final = re.compile(r"(?<=://)[^/?#]*@")
+_STORE_PASSWORD: Final = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
+_TAIL: Final = re.compile(r"(?<=[?#]).*", re.DOTALL)
 _HTTP_SCHEMA: Final[dict[str, Any]] = {"format": "uri", "pattern": "^https?://"}
 _WS_SCHEMA: Final[dict[str, Any]] = {"format": "uri", "pattern": "^wss?://"}
 T = TypeVar("T")
@@ -125,6 +162,8 @@ class Api(Section):
 class ConfiguredDid(Section):
     """One DID that has to be there, by number or by VoiceLink's id, and what healing may say about it."""
 
+    model_config = ConfigDict(json_schema_extra=_either("did_number", "did_id"))
+
     did_number: PhoneNumber | None = None
     """The number with its country code. This or `did_id`."""
     did_id: int | None = Field(None, ge=1)
@@ -139,7 +178,7 @@ class ConfiguredDid(Section):
         Annotated[
             str,
             AfterValidator(_websocket_url),
-            PlainSerializer(_masked_url, return_type=str),
+            PlainSerializer(masked_url, return_type=str),
             Field(json_schema_extra=_WS_SCHEMA),
         ]
         | None
@@ -170,6 +209,8 @@ class ConfiguredDid(Section):
 class Account(Section):
     """One API key and what is monitored with it."""
 
+    model_config = ConfigDict(json_schema_extra=_either("api_key_env", "api_key_file"))
+
     name: Name = "default"
     """The `account` label."""
     api_key_env: EnvName | None = None
@@ -178,7 +219,7 @@ class Account(Section):
     """A file that holds the API key and nothing else. This or `api_key_env`."""
     connections: Annotated[List[ConnectionId], AfterValidator(_unique)] = ()
     """Connection ids. Empty: every ACTIVE VoiceLink connection, looked up again every 10 minutes."""
-    dids: List[ConfiguredDid] = ()
+    dids: Annotated[List[ConfiguredDid], AfterValidator(_unique_dids)] = ()
     """Only these DIDs are monitored, and reported MISSING when they aren't there. Empty: every DID the account has."""
     exclude: List[PhoneNumber] = ()
     """Numbers that are not monitored."""
@@ -187,7 +228,6 @@ class Account(Section):
     def _check(self) -> Self:
         if (self.api_key_env is None) == (self.api_key_file is None):
             raise ValueError("needs either api_key_env or api_key_file, and not both")
-        _unique(tuple(did.key for did in self.dids))
         both = sorted({did.key for did in self.dids} & set(self.exclude))
         if both:
             raise ValueError(f"dids and exclude both name {', '.join(both)}")
@@ -255,7 +295,11 @@ class Heal(Section):
 
     mode: Annotated[Literal["off", "observe", "enforce"], OffIsFalse] = "off"
     """`observe` decides and records, and sends nothing; `enforce` sends."""
-    issues: Annotated[List[IssueCode], AfterValidator(_unique), Field(min_length=1)] = (
+    issues: Annotated[
+        List[IssueCode],
+        AfterValidator(_unique),
+        Field(min_length=1, json_schema_extra={"minItems": 1, "uniqueItems": True}),
+    ] = (
         "NO_BOT",
         "ROUTING_MISSING",
     )
@@ -293,9 +337,12 @@ class Heal(Section):
 class Store(Section):
     """Where states, transitions and the ledger of heals are kept."""
 
-    url: Annotated[str, Field(min_length=1), PlainSerializer(_masked_url, return_type=str)] = (
-        "sqlite:///voicelink-exporter.db"
-    )
+    url: Annotated[
+        str,
+        AfterValidator(_store_url),
+        PlainSerializer(_masked_store, return_type=str),
+        Field(json_schema_extra={"pattern": _STORE.pattern}),
+    ] = "sqlite:///voicelink-exporter.db"
     """An SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+psycopg://…` when replicas share it."""
     retention: PositiveDuration = timedelta(days=90)
     """How long what is over is kept."""
@@ -311,7 +358,9 @@ class HashNumbers(Section):
 class Privacy(Section):
     """What phone numbers look like outside."""
 
-    hash_numbers: Annotated[HashNumbers | None, BeforeValidator(_false_is_none)] = None
+    hash_numbers: Annotated[HashNumbers | None, BeforeValidator(_false_is_none), Field(json_schema_extra=_or_false)] = (
+        None
+    )
     """A keyed hash instead of the number in metrics and logs."""
 
 
@@ -327,7 +376,9 @@ class Config(Section):
 
     api: Api = Api()
     """How to reach the Vocobase API."""
-    accounts: Annotated[List[Account], Field(min_length=1)] = (Account(api_key_env="VOCOBASE_API_KEY"),)
+    accounts: Annotated[List[Account], Field(min_length=1, json_schema_extra={"minItems": 1})] = (
+        Account(api_key_env="VOCOBASE_API_KEY"),
+    )
     """API keys and what is monitored with each. Omitted: one named `default`, its key in `VOCOBASE_API_KEY`."""
     poll: Poll = Poll()
     """When the API is asked."""

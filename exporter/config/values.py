@@ -23,7 +23,9 @@ _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)
 _ADDRESS: Final = re.compile(
     r"(?:(?P<host>[A-Za-z0-9_.-]+)|\[(?P<ipv6>[0-9A-Fa-f:.%a-z]+)\])?:(?P<port>\d{1,5})", re.ASCII
 )
+_LARGEST: Final = 10**15  # no number has more digits
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_CRON_FIELDS: Final = 5
 LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 KEY_PREFIX: Final = "rg_live_"  # how the vendor's keys begin
 
@@ -37,11 +39,11 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not text or not match:
         raise ValueError(f"{text!r:.60} is not a duration; write one as 30s, 5m or 1h30m")
-    parts = {name: int(value) for name, value in match.groupdict().items() if value}
-    days = parts.pop("years", 0) * 365 + parts.pop("days", 0)
     try:
+        parts = {name: int(value) for name, value in match.groupdict().items() if value}
+        days = parts.pop("years", 0) * 365 + parts.pop("days", 0)
         return timedelta(days=days, **parts)
-    except OverflowError:
+    except (OverflowError, ValueError):
         raise ValueError("is longer than any clock lasts") from None
 
 
@@ -95,7 +97,7 @@ def _share(value: object) -> object:
 
 def _number(value: object) -> object:
     # Unquoted digits are an integer in YAML, and so is +918011223344.
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST else value
     number = to_e164(text) if isinstance(text, str) else None
     if number is None:
         raise ValueError('is not a phone number; write it with its country code, as "+918011223344"')
@@ -113,10 +115,13 @@ def _code(value: str) -> str:
 
 
 def _cron(value: str) -> str:
+    problem = 'is not a cron expression; write five fields, as "0 9 * * mon-fri"'
+    if len(value.split()) != _CRON_FIELDS:  # the parser would take a sixth, for seconds
+        raise ValueError(problem)
     try:
-        next(CronSim(value, datetime(2026, 1, 1, tzinfo=UTC)))
-    except (CronSimError, StopIteration):
-        raise ValueError('is not a cron expression; write five fields, as "0 9 * * mon-fri"') from None
+        CronSim(value, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError:
+        raise ValueError(problem) from None
     return value
 
 
@@ -156,7 +161,7 @@ def parse_address(text: str) -> Address:
 
 
 def _address(value: object) -> object:
-    return parse_address(value) if isinstance(value, str) else value
+    return value if isinstance(value, Address) else parse_address(str(value))
 
 
 def _schema(pattern: str, *examples: str, **more: Any) -> WithJsonSchema:  # noqa: ANN401 - JSON Schema keywords

@@ -45,39 +45,44 @@ def compress(text: bytes) -> Piece:
     return Piece(text, deflater.compress(text) + deflater.flush(zlib.Z_FULL_FLUSH), zlib.crc32(text))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Joined:
     """Pieces in a row: their text and deflated form in parts, and the CRC-32 and length of the whole."""
 
     texts: tuple[bytes, ...]
-    deflated: bytes
+    deflated: tuple[bytes, ...]
     crc: int
     length: int
-    shift: int
 
     @property
     def gzip(self) -> bytes:
-        """The whole as one gzip member."""
-        return b"".join((_HEADER, self.deflated, _END, struct.pack("<LL", self.crc, self.length & 0xFFFFFFFF)))
+        """The whole as one gzip member: the only place where deflated bytes are copied."""
+        return b"".join((_HEADER, *self.deflated, _END, struct.pack("<LL", self.crc, self.length & 0xFFFFFFFF)))
+
+    @cached_property
+    def shift(self) -> int:
+        """What appending the whole multiplies the CRC before it with."""
+        return _power(self.length)
 
 
 def join(pieces: Iterable[Piece | Joined]) -> Joined:
-    """Put pieces in a row. Costs copying their deflated bytes and a few dozen steps each."""
+    """Put pieces in a row. Costs a few dozen steps each."""
     texts: list[bytes] = []
     deflated: list[bytes] = []
     crc = length = 0
-    shift = _ONE
     for piece in pieces:
         if isinstance(piece, Joined):
             texts.extend(piece.texts)
+            deflated.extend(piece.deflated)
             length += piece.length
         elif piece.text:
             texts.append(piece.text)
+            deflated.append(piece.deflated)
             length += len(piece.text)
-        deflated.append(piece.deflated)
+        else:
+            continue
         crc = _multiply(piece.shift, crc) ^ piece.crc
-        shift = _multiply(piece.shift, shift)
-    return Joined(tuple(texts), b"".join(deflated), crc, length, shift)
+    return Joined(tuple(texts), tuple(deflated), crc, length)
 
 
 def _multiply(a: int, b: int) -> int:

@@ -82,8 +82,9 @@ class Exposition:
             if each in fleet.targets:
                 changed |= self._render(fleet.targets[each], fleet.states.words)
         connections = FAMILIES.index(CONNECTION_INFO)
+        in_order = [self._targets[each].pieces for each in sorted(self._targets)]
         for index in changed:
-            self._joined[index] = join(self._targets[each].pieces[index] for each in sorted(self._targets))
+            self._joined[index] = join(pieces[index] for pieces in in_order)
         text = render_connections(fleet)
         if b"".join(self._joined[connections].texts) != text:
             self._joined[connections] = join((compress(text),))

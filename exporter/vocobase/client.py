@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import socket
 import ssl
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
@@ -36,7 +39,7 @@ from exporter.vocobase.budget import Priority, RequestBudget
 from exporter.vocobase.parse import error_code
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from pydantic import SecretStr
 
@@ -46,7 +49,8 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 3  # of a read request: the first and two retries
 SYNC: Final = "voicelink/sync"
 CONNECTIONS: Final = "telephony/connections"
-ENDPOINTS: Final = (SYNC, CONNECTIONS)
+CALL_READY: Final = "voicelink/call-ready"
+ENDPOINTS: Final = (SYNC, CONNECTIONS, CALL_READY)
 _ERROR_BODY: Final = 65_536  # bytes; an error's envelope is short
 _BY_STATUS: Final[dict[int, type[RejectedError]]] = {
     400: ValidationError,
@@ -103,7 +107,8 @@ class VocobaseClient:
                 "User-Agent": f"voicelink-exporter/{__version__}",
             },
             follow_redirects=False,
-            timeout=self._timeout,
+            # The whole is timed in `_once`; a connection that takes half of that is told apart: nothing was sent.
+            timeout=httpx.Timeout(None, connect=self._timeout / 2),
             verify=tls or True,
             transport=transport,
         )
@@ -128,30 +133,49 @@ class VocobaseClient:
         request = self._http.build_request("GET", f"/{CONNECTIONS}", params={"provider": "voicelink"})
         return await self._read(request, CONNECTIONS, Priority.DISCOVERY, deadline)
 
+    async def call_ready(
+        self, body: Mapping[str, Any], *, deadline: float, gate: Callable[[], Awaitable[bool]]
+    ) -> bytearray | None:
+        """Ask the API to make a DID call-ready: a write, sent once and never again.
+
+        When the request has its place in the budget, `gate` is awaited: only if it allows is anything sent, and nothing
+        comes between. Returns the answer's body, `None` where the gate did not allow. Raises `ApiError`: a
+        `NotSentError` says that nothing reached the API.
+        """
+        request = self._http.build_request("POST", f"/{CALL_READY}", json=dict(body))
+        async with self.budget.request(Priority.HEAL, deadline):
+            return await self._exchange(request, CALL_READY, self._timeout) if await gate() else None
+
     async def _read(self, request: httpx.Request, endpoint: str, priority: Priority, deadline: float) -> bytearray:
         """Send a request that may be repeated, since it changes nothing."""
 
         def too_late(state: RetryCallState) -> bool:
             return self._clock.monotonic() + state.upcoming_sleep >= deadline
 
-        async for attempt in AsyncRetrying(
+        tries = count()
+
+        async def attempt() -> bytearray:
+            last_moment = deadline if next(tries) else math.inf
+            return await self._once(request, endpoint, priority, deadline=deadline, last_moment=last_moment)
+
+        retrying = AsyncRetrying(
             stop=lambda state: stop_after_attempt(ATTEMPTS)(state) or too_late(state),
             wait=wait_exponential_jitter(initial=0.25, max=5.0, jitter=0.5),
             retry=retry_if_exception(lambda error: isinstance(error, ApiError) and error.retryable),
             sleep=self._clock.sleep,
             reraise=True,
-        ):
-            with attempt:
-                left = deadline - self._clock.monotonic()
-                first = attempt.retry_state.attempt_number == 1
-                within = self._timeout if first else min(self._timeout, left)
-                return await self._once(request, endpoint, priority, deadline=deadline, within=within)
-        raise AssertionError("tenacity returns or raises")  # pragma: no cover
+        )
+        return await retrying(attempt)
 
     async def _once(
-        self, request: httpx.Request, endpoint: str, priority: Priority, *, deadline: float, within: float
+        self, request: httpx.Request, endpoint: str, priority: Priority, *, deadline: float, last_moment: float
     ) -> bytearray:
-        async with self.budget.request(priority, deadline), self._observed(endpoint) as answered:
+        async with self.budget.request(priority, deadline):
+            return await self._exchange(request, endpoint, min(self._timeout, last_moment - self._clock.monotonic()))
+
+    async def _exchange(self, request: httpx.Request, endpoint: str, within: float) -> bytearray:
+        """Send a request once, whose place in the budget is held, and read the answer."""
+        async with self._observed(endpoint) as answered:
             try:
                 async with asyncio.timeout(within):
                     with _translated(endpoint, request.url.host):
@@ -163,9 +187,6 @@ class VocobaseClient:
                             await response.aclose()
             except TimeoutError:
                 raise ApiTimeoutError(f"no complete answer to {endpoint} within {within:g} s") from None
-            except RateLimitedError as error:
-                self.budget.pause(error.retry_after)
-                raise
 
     @asynccontextmanager
     async def _observed(self, endpoint: str) -> AsyncIterator[Callable[[int], None]]:
@@ -182,8 +203,10 @@ class VocobaseClient:
 
     async def _body(self, response: httpx.Response) -> bytearray:
         if response.status_code != HTTPStatus.OK:
-            body = await _read_up_to(response, _ERROR_BODY)
-            raise _rejection(response, body)
+            retry_after = _retry_after(response.headers.get("Retry-After"), self._clock.time())
+            if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+                self.budget.pause(retry_after)  # before the body, which may never come
+            raise _rejection(response.status_code, await _code(response), retry_after)
         limit = self._api.max_response_bytes
         body = await _read_up_to(response, limit + 1)
         if len(body) > limit:
@@ -200,17 +223,23 @@ async def _read_up_to(response: httpx.Response, limit: int) -> bytearray:
     return body
 
 
-def _rejection(response: httpx.Response, body: bytearray) -> RejectedError:
-    status, code = response.status_code, error_code(body)
+async def _code(response: httpx.Response) -> str | None:
+    """Return the `error.code` of an answer whose status says enough: a body that can't be read changes nothing."""
+    try:
+        return error_code(await _read_up_to(response, _ERROR_BODY))
+    except httpx.HTTPError:
+        return None
+
+
+def _rejection(status: int, code: str | None, retry_after: float | None) -> RejectedError:
     said = f"{status} {code}" if code else f"{status}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        retry_after = _retry_after(response.headers.get("Retry-After"))
         return RateLimitedError(f"the API limits our rate ({said})", status=status, code=code, retry_after=retry_after)
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return RedirectError(f"the API redirects ({said}), which is not followed", status=status, code=code)
-    if response.is_server_error:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ServerError(f"the API has a fault ({said})", status=status, code=code)
-    if response.is_client_error:
+    if status >= HTTPStatus.BAD_REQUEST:
         return _BY_STATUS.get(status, RejectedError)(f"the API refuses ({said})", status=status, code=code)
     return RejectedError(f"the API answered with a status it doesn't document ({said})", status=status, code=code)
 
@@ -220,26 +249,17 @@ def _translated(endpoint: str, host: str) -> Iterator[None]:
     """Turn httpx's errors into ours, at the only place where there are any."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         raise ConnectError(f"no connection to {host}: {_why(error)}") from None
-    except httpx.TimeoutException:
-        raise ApiTimeoutError(f"no answer to {endpoint} in time") from None
     except httpx.DecodingError:
         raise BadResponseError(f"the answer to {endpoint} is compressed in a way that can't be undone") from None
     except httpx.TransportError as error:
         raise BrokenAnswerError(f"the answer to {endpoint} broke off: {type(error).__name__}") from None
-    except httpx.HTTPError as error:
-        raise ApiError(f"the request to {endpoint} failed: {type(error).__name__}") from None
 
 
 def _why(error: BaseException) -> str:
     """Return what lies at the bottom of a failed connection, in an operator's words."""
-    causes = []
-    inner: BaseException | None = error
-    while inner and inner not in causes:
-        causes.append(inner)
-        inner = inner.__cause__ or inner.__context__
-    for cause in causes:
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed: {getattr(cause, 'verify_message', '') or cause.reason or 'no common protocol'}"
         if isinstance(cause, socket.gaierror):
@@ -251,15 +271,23 @@ def _why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _retry_after(value: str | None) -> float | None:
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk down what an error came from; a name with several addresses has several reasons."""
+    yield error
+    inner = [*error.exceptions] if isinstance(error, BaseExceptionGroup) else [error.__cause__ or error.__context__]
+    for cause in inner:
+        if cause:
+            yield from _causes(cause)
+
+
+def _retry_after(value: str | None, now: float) -> float | None:
     """Return the seconds that a `Retry-After` header names, as a number or as a date; `None` where it names none."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value.strip()[:9])
+    text = (value or "").strip()
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        return float(text[:9])
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+    return max(0.0, (aware - datetime.fromtimestamp(now, UTC)).total_seconds())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -17,6 +18,7 @@ from exporter.vocobase.wire import (
     ListedConnection,
     LocalPhoneNumber,
     Named,
+    Outcome,
     ReadinessEntry,
     RemoteDid,
     SyncEnvelope,
@@ -28,8 +30,20 @@ if TYPE_CHECKING:
 LONGEST_TEXT: Final = 200  # characters of a name or id that are shown
 _LARGEST_ID: Final = 2**63
 _NAMELESS: Final = Named()
+_NO_REMOTE: Final = RemoteDid()
+_NO_LOCAL: Final = LocalPhoneNumber()
+T = TypeVar("T")
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+_outcome = msgspec.json.Decoder(Outcome)
 _sync = msgspec.json.Decoder(SyncEnvelope)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
+_readiness = msgspec.json.Decoder(ReadinessEntry)
+_remote = msgspec.json.Decoder(RemoteDid | None)
+_local = msgspec.json.Decoder(LocalPhoneNumber | None)
+_named = msgspec.json.Decoder(Named | None)
+_BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse_sync(body: bytes | bytearray) -> Answer:
@@ -39,15 +53,16 @@ def parse_sync(body: bytes | bytearray) -> Answer:
     can be told of it. Raises `BadResponseError` where there is no list of readiness entries.
     """
     try:
-        envelope = _sync.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        envelope = _decode(body)
+    except _BROKEN as error:
+        _check_success(body)
         raise BadResponseError(f"the API's answer to sync is not what it documents: {error}") from None
     if not envelope.success:
-        raise BadResponseError(f"the API answered 200, but without success{_code_of(body)}")
+        _check_success(body)
     entries: list[Entry] = []
     anomalies: Counter[Anomaly] = Counter()
     for raw in envelope.data.readiness:
-        entry = _entry(bytes(raw))
+        entry = _entry(raw)
         if entry:
             entries.append(entry)
         else:
@@ -61,8 +76,9 @@ def parse_connections(body: bytes | bytearray) -> tuple[Connection, ...]:
     Where the list sits is undocumented: `data`, `data.connections` and `data.data` are accepted. Raises
     `BadResponseError` where there is none.
     """
+    _check_success(body)
     try:
-        answer = from_json(body)
+        answer = _loads(body)
     except ValueError:
         raise BadResponseError("the API's list of connections is not JSON") from None
     return tuple(connection for item in _listed(answer) if (connection := _connection(item)))
@@ -71,7 +87,7 @@ def parse_connections(body: bytes | bytearray) -> tuple[Connection, ...]:
 def error_code(body: bytes | bytearray) -> str | None:
     """Return `error.code` of a failure's envelope, or `None` where there is none that looks like a code."""
     try:
-        answer = from_json(body)
+        answer = _loads(body)
     except ValueError:
         return None
     error = answer.get("error") if isinstance(answer, dict) else None
@@ -79,9 +95,37 @@ def error_code(body: bytes | bytearray) -> str | None:
     return code if isinstance(code, str) and CODE.fullmatch(code) else None
 
 
-def _code_of(body: bytes | bytearray) -> str:
-    code = error_code(body)
-    return f" ({code})" if code else ""
+def _check_success(body: bytes | bytearray) -> None:
+    """Raise what the API itself says is wrong, if it does."""
+    try:
+        failed = not _outcome.decode(body).success
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if failed:
+        code = error_code(body)
+        raise BadResponseError("the API answered 200, but without success" + (f" ({code})" if code else ""))
+
+
+def _decode(body: bytes | bytearray) -> SyncEnvelope:
+    try:
+        return _sync.decode(body)
+    except msgspec.DecodeError:
+        mended = _mended(body)
+        if mended == body:
+            raise
+        return _sync.decode(mended)
+
+
+def _loads(body: bytes | bytearray) -> Any:  # noqa: ANN401 - whatever JSON holds
+    try:
+        return from_json(body)
+    except ValueError:
+        return from_json(_mended(body))
+
+
+def _mended(body: bytes | bytearray) -> bytes:
+    """Put a question mark for half a surrogate pair, as a text cut in an emoji ends with: parsers refuse it."""
+    return _ESCAPE.sub(lambda escape: b"?" if escape[1] else escape[0], body)
 
 
 def _listed(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever JSON holds
@@ -117,20 +161,22 @@ def _uuid(value: object) -> str | None:
 def _length(raw: msgspec.Raw) -> int | None:
     try:
         return len(_list.decode(raw))
-    except (msgspec.DecodeError, RecursionError):
+    except _BROKEN:
         return None
 
 
-def _entry(raw: bytes) -> Entry | None:
+def _entry(raw: msgspec.Raw) -> Entry | None:
     try:
-        wire = ReadinessEntry.model_validate_json(raw)
-    except ValidationError:
+        wire = _readiness.decode(raw)
+    except _BROKEN:
         return None
-    remote, local = wire.remote_did or RemoteDid(), wire.local_phone_number or LocalPhoneNumber()
+    remote = _part(_remote, wire.remote_did) or _NO_REMOTE
+    local = _part(_local, wire.local_phone_number) or _NO_LOCAL
     number = next(_numbers(wire, remote, local), None)
     if number is None:
         return None
-    agent, bot, routing = local.agent or _NAMELESS, wire.bot or _NAMELESS, wire.routing or _NAMELESS
+    agent = _part(_named, local.agent) or _NAMELESS
+    bot, routing = _part(_named, wire.bot) or _NAMELESS, _part(_named, wire.routing) or _NAMELESS
     return Entry(
         number=number,
         state=_code(wire.state),
@@ -146,6 +192,14 @@ def _entry(raw: bytes) -> Entry | None:
         bot_name=_text(bot.name),
         routing_id=_text(routing.id),
     )
+
+
+def _part(decoder: msgspec.json.Decoder[T | None], raw: msgspec.Raw) -> T | None:
+    """Return a part of an entry; one that isn't of its shape counts as absent."""
+    try:
+        return decoder.decode(raw)
+    except _BROKEN:
+        return None
 
 
 def _numbers(wire: ReadinessEntry, remote: RemoteDid, local: LocalPhoneNumber) -> Iterator[str]:
@@ -170,16 +224,12 @@ def _code(value: object) -> str:
 
 
 def _id(value: object) -> int | None:
-    if type(value) is int and 0 < value < _LARGEST_ID:
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:  # noqa: PLR2004 - 64 bits
-        return int(value)
-    return None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:  # noqa: PLR2004 - 64 bits
+        value = int(value)
+    return value if type(value) is int and 0 < value < _LARGEST_ID else None
 
 
 def _text(value: object) -> str:
-    if type(value) is int:
-        value = str(value) if abs(value) < _LARGEST_ID else ""
     if not isinstance(value, str):
-        return ""
+        return str(value) if type(value) is int and abs(value) < _LARGEST_ID else ""
     return value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 1] + "…"

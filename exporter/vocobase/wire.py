@@ -6,19 +6,25 @@ reference; where it says nothing (the place of the connection list, the type of 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, Final
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BaseModel, ConfigDict
 
-T = TypeVar("T")
+NULL: Final = msgspec.Raw(b"null")
+
+
+class Outcome(msgspec.Struct):
+    """What every answer begins with."""
+
+    success: bool
 
 
 class Sync(msgspec.Struct):
     """`data` of a sync answer. Entries stay unparsed, so that one that is broken costs nothing but itself."""
 
     readiness: list[msgspec.Raw]
-    drift: msgspec.Raw = msgspec.Raw(b"null")
+    drift: msgspec.Raw = NULL
 
 
 class SyncEnvelope(msgspec.Struct):
@@ -28,29 +34,14 @@ class SyncEnvelope(msgspec.Struct):
     data: Sync
 
 
-def _or_none(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return handler(value)
-    except ValidationError:
-        return None
-
-
-Lenient = Annotated[T | None, WrapValidator(_or_none)]
-"""A part that counts as absent when it isn't of the shape."""
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Named(_Wire):
+class Named(msgspec.Struct, frozen=True):
     """Anything of which only id and name are shown: agents, bots, routing records."""
 
     id: Any = None
     name: Any = None
 
 
-class RemoteDid(_Wire):
+class RemoteDid(msgspec.Struct, frozen=True):
     """The DID as VoiceLink has it."""
 
     did_id: Any = None
@@ -61,29 +52,35 @@ class RemoteDid(_Wire):
     status: Any = None
 
 
-class LocalPhoneNumber(_Wire):
-    """The number as Vocobase has it."""
+class LocalPhoneNumber(msgspec.Struct, frozen=True):
+    """The number as Vocobase has it. `agent` is a `Named`."""
 
     phone_number: Any = None
     friendly_name: Any = None
-    agent: Lenient[Named] = None
+    agent: msgspec.Raw = NULL
 
 
-class ReadinessEntry(_Wire):
-    """One entry of `data.readiness`."""
+class ReadinessEntry(msgspec.Struct, frozen=True):
+    """One entry of `data.readiness`.
+
+    Its parts stay unparsed, so that one that isn't of its shape counts as absent: a `RemoteDid`, a `LocalPhoneNumber`
+    and two `Named`.
+    """
 
     key: Any = None
     phone_number: Any = None
     state: Any = None
     issues: Any = None
-    remote_did: Lenient[RemoteDid] = None
-    local_phone_number: Lenient[LocalPhoneNumber] = None
-    routing: Lenient[Named] = None
-    bot: Lenient[Named] = None
+    remote_did: msgspec.Raw = NULL
+    local_phone_number: msgspec.Raw = NULL
+    routing: msgspec.Raw = NULL
+    bot: msgspec.Raw = NULL
 
 
-class ListedConnection(_Wire):
+class ListedConnection(BaseModel):
     """One entry of the list of connections."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: Any = None
     connection_id: Any = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
-from prometheus_client.exposition import gzip_accepted
 from starlette.datastructures import Headers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from starlette.types import Receive, Scope, Send
 
     from exporter.exposition.body import Bodies
@@ -46,37 +47,39 @@ class Metrics:
         if zipped:
             answer.append((b"content-encoding", b"gzip"))
         await send({"type": "http.response.start", "status": 200, "headers": answer})
-        if scope["method"] != "HEAD":
-            for part in parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        *firsts, last = parts if parts and scope["method"] != "HEAD" else (b"",)
+        for part in firsts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": last})
 
 
 @lru_cache(maxsize=64)
 def wants_openmetrics(accept: str) -> bool:
     """Whether a client prefers OpenMetrics 1.0 to the text format. Without a preference it gets text."""
     best = {_OPENMETRICS: 0.0, _TEXT: 0.0}
-    for item in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in item.split(";"))
-        values = dict(part.split("=", 1) for part in parameters if "=" in part)
+    for media, values in _items(accept):
         if media == _OPENMETRICS and values.get("version", "") not in _VERSIONS:
             continue
         if media in best:
-            best[media] = max(best[media], _quality(values.get("q", "1")))
+            best[media] = max(best[media], _quality(values))
     return best[_OPENMETRICS] > 0 and best[_OPENMETRICS] >= best[_TEXT]
 
 
 @lru_cache(maxsize=64)
 def wants_gzip(accept_encoding: str) -> bool:
-    """Whether a client takes gzip."""
-    accepted = [
-        item for item in accept_encoding.lower().replace(" ", "").split(",") if not item.endswith((";q=0", ";q=0.0"))
-    ]
-    return gzip_accepted(",".join(accepted))
+    """Whether a client names gzip among what it takes."""
+    return any(coding == "gzip" and _quality(values) > 0 for coding, values in _items(accept_encoding))
 
 
-def _quality(text: str) -> float:
+def _items(header: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Return what a header lists, in lower case, each with its parameters."""
+    for item in header.lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        yield name, dict(part.split("=", 1) for part in parameters if "=" in part)
+
+
+def _quality(parameters: Mapping[str, str]) -> float:
     try:
-        return float(text)
+        return float(parameters.get("q", "1"))
     except ValueError:
         return 0.0

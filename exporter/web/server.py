@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -13,7 +15,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from exporter.errors import StartupError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp
@@ -25,13 +26,14 @@ HEADER_TIMEOUT: Final = 10.0  # seconds from a connection's or request's first b
 KEEP_ALIVE: Final = 75  # seconds an idle connection is kept; Prometheus scrapes again within that
 MAX_HEADERS: Final = 16_384  # bytes of request line and headers
 MAX_CONNECTIONS: Final = 512  # beyond that, requests are answered 503
-DRAIN: Final = 4  # seconds that running requests have at the end
+DRAIN: Final = 3.0  # seconds that running requests have at the end
 BACKLOG: Final = 128
 
 
 class GuardedProtocol(H11Protocol):
     """HTTP/1.1 in which nobody can hold a connection without finishing a request's headers in time."""
 
+    header_timeout = HEADER_TIMEOUT
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
@@ -54,7 +56,7 @@ class GuardedProtocol(H11Protocol):
         if cycle and not cycle.response_complete:
             self._stop()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
+            self._deadline = self.loop.call_later(self.header_timeout, self.transport.close)
 
     def _stop(self) -> None:
         if self._deadline is not None:
@@ -63,36 +65,51 @@ class GuardedProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server on sockets that are open already. Whoever runs it owns the signals and sets `should_exit`."""
+    """A server on sockets that are open already. Whoever runs it owns the signals and sets `should_exit`.
+
+    `options` are uvicorn's own and win over the ones chosen here.
+    """
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=GuardedProtocol,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                h11_max_incomplete_event_size=MAX_HEADERS,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=DRAIN,
-                **options,
-            )
-        )
+        chosen: dict[str, Any] = {
+            "http": GuardedProtocol,
+            "ws": "none",
+            "lifespan": "off",
+            "interface": "asgi3",
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "proxy_headers": False,
+            "h11_max_incomplete_event_size": MAX_HEADERS,
+            "limit_concurrency": MAX_CONNECTIONS,
+            "timeout_keep_alive": KEEP_ALIVE,
+            "timeout_graceful_shutdown": DRAIN + 0.5,  # what then still runs is cancelled
+        }
+        super().__init__(uvicorn.Config(app, **{**chosen, **options}))
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is no news
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override] # a narrower manager will do
         """Leave the signals alone."""
         return nullcontext()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let running requests end, but hang up on clients that don't take their answer in time."""
+        hang_up = asyncio.get_running_loop().call_later(DRAIN, self._hang_up)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            hang_up.cancel()
 
-def open_sockets(address: Address) -> Sequence[socket.socket]:
-    """Open the sockets for an address; without a host IPv4 and IPv6. Raises `StartupError`."""
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def open_sockets(address: Address, named: str = "web.listen_address") -> Sequence[socket.socket]:
+    """Open the sockets for an address; without a host IPv4 and IPv6.
+
+    Raises `StartupError`; it says what the address is `named` where it was given.
+    """
     try:
         if address.host:
             family, kind, _, _, where = socket.getaddrinfo(
@@ -104,8 +121,8 @@ def open_sockets(address: Address) -> Sequence[socket.socket]:
                 socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
             ]
         return [socket.create_server(("", address.port), backlog=BACKLOG)]
-    except OSError as error:
-        raise StartupError(f"web.listen_address: can't listen on {address}: {_reason(error)}") from None
+    except (OSError, UnicodeError) as error:
+        raise StartupError(f"{named}: can't listen on {address}: {_reason(error)}") from None
 
 
 def _listening(sock: socket.socket, where: Any) -> socket.socket:  # noqa: ANN401 - depends on the family
@@ -119,7 +136,7 @@ def _listening(sock: socket.socket, where: Any) -> socket.socket:  # noqa: ANN40
     return sock
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return "the name can't be resolved"
-    return error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -82,7 +82,7 @@ def create_site(site: Site) -> Starlette:
     async def probe(request: Request) -> Response:
         return await _probe(site, request.query_params.get("target", ""))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", _landing, methods=["GET"]),
             Route("/metrics", Metrics(site.renderer), methods=["GET", "HEAD"]),
@@ -92,6 +92,8 @@ def create_site(site: Site) -> Starlette:
             Route("/probe", probe, methods=["GET"]),
         ]
     )
+    app.router.redirect_slashes = False  # a path with a slash too many is unknown, like any other
+    return app
 
 
 async def _landing(_: Request) -> Response:

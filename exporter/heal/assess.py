@@ -1,0 +1,118 @@
+"""One complete poll of a target against what is known of its DIDs: the policy, applied to all of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from exporter.heal import policy
+from exporter.heal.policy import Decision, Send, Track
+from exporter.model import HealState, Target
+from exporter.store.records import Counts, DidRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.config.schema import Heal
+    from exporter.model import Snapshot
+    from exporter.snapshots import Watch
+
+_NEW = Track()
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A track, and the version of the record that it goes with: when another replica changes that, it starts anew."""
+
+    track: Track = _NEW
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a poll asks to be done, DID by DID. DIDs that are idle and fine are not named."""
+
+    decisions: tuple[Decision, ...]
+    followed: Mapping[str, Followed]
+
+    @property
+    def states(self) -> dict[str, HealState]:
+        """Where each DID is in its heal."""
+        return {decision.number: decision.state for decision in self.decisions}
+
+    @property
+    def sends(self) -> list[Send]:
+        """What is to be sent if the guards allow, what has been broken longest first."""
+        sends = [decision.action for decision in self.decisions if isinstance(decision.action, Send)]
+        return sorted(sends, key=lambda send: (send.broken_since or 0.0, send.number))
+
+
+def assess(
+    snapshot: Snapshot,
+    watch: Watch,
+    followed: Mapping[str, Followed],
+    records: Mapping[str, DidRecord],
+    counts: Mapping[str, Counts],
+    *,
+    config: Heal,
+    passed: float,
+    now: float,
+) -> Assessment:
+    """Decide about every DID of a target that is not simply fine.
+
+    `records` and `counts` are those of the whole account; `passed` is as in `policy.follow`.
+    """
+    decisions: list[Decision] = []
+    kept: dict[str, Followed] = {}
+    for number in _concerned(snapshot, config, followed, records, counts):
+        record = records.get(number) or DidRecord(number, snapshot.target.account, snapshot.target.connection)
+        known, count = followed.get(number, Followed()), counts.get(number, Counts())
+        track = known.track if known.version == record.version else Track(broken_since=known.track.broken_since)
+        did = snapshot.dids.get(number)
+        configured = watch.find(did.entry) if did else None
+        seen = policy.observe(did, configured, config)
+        attempt = count.open if count.open and policy.started_after(count.open, snapshot.started) else None
+        track = policy.follow(track, seen, snapshot.at, passed, attempt)
+        decision = policy.decide(
+            did, seen, track, record, count, target=snapshot.target, configured=configured, config=config, now=now
+        )
+        decisions.append(decision)
+        if track != _NEW or decision.state is not HealState.IDLE:
+            kept[number] = Followed(track, record.version)
+    return Assessment(tuple(decisions), kept)
+
+
+def _concerned(
+    snapshot: Snapshot,
+    config: Heal,
+    followed: Mapping[str, Followed],
+    records: Mapping[str, DidRecord],
+    counts: Mapping[str, Counts],
+) -> list[str]:
+    """Return the numbers there is something to say about, in order."""
+    issues = set(config.issues)
+    broken = {
+        number
+        for number, did in snapshot.dids.items()
+        if not did.ready and (did.state in issues or not issues.isdisjoint(did.entry.issues))
+    }
+    broken |= {number for number, did in snapshot.dids.items() if did.ready and did.entry.issues}
+    here = snapshot.target
+    known = {
+        number for number, record in records.items() if _is_here(record, here) and record.state is not HealState.IDLE
+    }
+    tried = {
+        number
+        for number, count in counts.items()
+        if count.open and (count.open.account, count.open.connection) == (here.account, here.connection)
+    }
+    return sorted(broken | known | tried | {number for number in followed if number in snapshot.dids})
+
+
+def _is_here(record: DidRecord, target: Target) -> bool:
+    return (record.account, record.connection) == (target.account, target.connection)
+
+
+def restarted(followed: Followed) -> Followed:
+    """Return a track that counts from now on, after something was decided on it."""
+    return replace(followed, track=Track(broken_since=followed.track.broken_since))

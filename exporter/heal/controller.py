@@ -1,0 +1,538 @@
+"""Joins policy, ledger and executor: after each complete poll it decides, claims, sends and records.
+
+Polls arrive in a queue and are judged one after the other, off the polls' own path. Database calls run in one thread of
+their own, so a slow database delays healing and nothing else. When the database fails, healing stops and monitoring
+goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import structlog
+
+from exporter.config.schema import masked_url
+from exporter.errors import StoreError
+from exporter.heal import policy
+from exporter.heal.assess import Followed, assess, restarted
+from exporter.heal.executor import execute
+from exporter.heal.policy import Move, Resolve, Send, TargetView
+from exporter.logs import FailureLog
+from exporter.model import Guard, HealState, Outcome, Target
+from exporter.snapshots import Healing, TargetState, Watch
+from exporter.store.ledger import Refused, Wish
+from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Result, Status, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from exporter.clock import Clock
+    from exporter.config import Account, Config
+    from exporter.store import Store
+    from exporter.store.history import Known
+    from exporter.vocobase import VocobaseClient
+
+ANSWER_WITHIN: Final = 15.0  # seconds for one database call; later it counts as down
+DRAIN: Final = 3.0  # seconds that requests under way have at the end
+PRUNE_EVERY: Final = 3600.0
+MOST_UNWRITTEN: Final = 100_000  # changes of state kept while the database is down
+T = TypeVar("T")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Annotator(Protocol):
+    """Who shows where DIDs are in their heal."""
+
+    async def annotate(self, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> None:
+        """Show it; `None` leaves the DIDs' states as they are."""
+
+
+class HealObserver(Protocol):
+    """Who counts."""
+
+    def healed(self, target: Target, seconds: float) -> None:
+        """Note that a DID was mended so many seconds after it was first seen broken."""
+
+    def store_answers(self, *, up: bool) -> None:
+        """Note whether the store answers."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What this process saw of a target so far."""
+
+    view: TargetView
+    healing: Healing
+    polls: int = -1  # polls of the target, up to the last that was judged
+    complete: int = 0  # those of them that were complete
+    followed: Mapping[str, Followed] = field(default_factory=dict)
+    unwritten: list[Transition] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    waiting: int = 0  # DIDs that only a guard holds back
+    said: frozenset[Guard] = frozenset()
+
+
+class Controller:
+    """Heals, within what is configured. `run` consumes the polls that `polled` takes in."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        clients: Mapping[str, VocobaseClient],
+        watches: Mapping[str, Watch],
+        *,
+        annotator: Annotator,
+        observer: HealObserver,
+        fingerprints: Mapping[str, str],
+        clock: Clock,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._heal = config.heal
+        self._retention = config.store.retention.total_seconds()
+        self._store = store
+        self._clients = clients
+        self._watches = watches
+        self._annotator = annotator
+        self._observer = observer
+        self._fingerprints = fingerprints
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._seen: dict[Target, _Seen] = {}
+        self._queue: asyncio.Queue[tuple[TargetState, TargetState]] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._unrecorded: dict[int, tuple[Attempt, Result]] = {}
+        self._failures = FailureLog(clock)
+        self._up = False
+        self._started = clock.time()
+        self._pruned = clock.monotonic()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is healed, or would be."""
+        return self._heal.mode != "off"
+
+    # What others call
+
+    async def recall(self, target: Target) -> Known:
+        """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer."""
+        try:
+            if not self._up:
+                await self._open()
+            return await self._call(self._store.history.load, target.account, target.connection)
+        except StoreError:
+            return {}
+
+    def polled(self, before: TargetState, after: TargetState) -> None:
+        """Take in a complete poll."""
+        self._queue.put_nowait((before, after))
+
+    async def run(self) -> None:
+        """Judge polls until cancelled."""
+        while True:
+            before, after = await self._queue.get()
+            try:
+                await self._judge(before, after)
+            except StoreError:
+                await self._show_down()
+            except Exception:  # a bug of ours must not end healing unseen
+                log.exception(
+                    "healing broke on a poll", account=after.target.account, connection=after.target.connection
+                )
+            finally:
+                self._queue.task_done()
+
+    async def settle(self) -> None:
+        """Return when every poll taken in was judged and no request is under way."""
+        await self._queue.join()
+        await asyncio.gather(*self._running.values())
+
+    async def tick(self) -> None:
+        """Give a sign of life, look after what was left behind, and show which guards hold now."""
+        try:
+            if not self._up:
+                await self._open()
+            now = self._clock.time()
+            busy = {*self._running, *self._unrecorded}
+            for attempt in await self._call(self._store.ledger.alive, now, busy):
+                self._count(attempt, Outcome.NOT_SENT)
+            for attempt, result in list(self._unrecorded.values()):
+                await self._record(attempt, result)
+            if self._clock.monotonic() - self._pruned > PRUNE_EVERY:
+                self._pruned = self._clock.monotonic()
+                await self._call(self._store.ledger.prune, now - self._retention)
+                await self._call(self._store.history.prune, now - self._retention)
+            for target, seen in list(self._seen.items()):
+                if self.enabled:
+                    facts = await self._facts(target.account, now)
+                    await self._show(target, seen, self._held(seen, facts, now))
+        except StoreError:
+            await self._show_down()
+
+    async def stop(self) -> None:
+        """Let requests under way end, for a moment; what isn't answered by then becomes ambiguous in the ledger."""
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=DRAIN)
+        for task in list(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # One poll
+
+    async def _judge(self, before: TargetState, after: TargetState) -> None:
+        target, snapshot = after.target, after.snapshot
+        if snapshot is None:
+            return
+        seen = self._seen.setdefault(target, _Seen(TargetView(target), Healing(mode=self._heal.mode)))
+        passed = snapshot.at - seen.view.at if seen.polls == after.polls - 1 else 0.0
+        complete = after.polls - sum(after.failures.values())
+        if complete != seen.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
+            seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
+        await self._write_history(seen, before, after)
+        if not self.enabled:
+            await self._show(target, seen, frozenset())
+            return
+        now = self._clock.time()
+        facts = await self._facts(target.account, now)
+        records, counts = await self._call(self._store.ledger.records, target.account, now)
+        seen.view = replace(
+            policy.view_after(
+                seen.view,
+                at=snapshot.at,
+                total=len(snapshot.dids),
+                unhealthy=_unhealthy(snapshot.dids.values(), counts, target),
+                config=self._heal,
+                resumed_at=facts.resumed_at,
+            ),
+            interval=after.interval,
+        )
+        found = assess(
+            snapshot,
+            self._watches[target.account],
+            seen.followed,
+            records,
+            counts,
+            config=self._heal,
+            passed=passed,
+            now=now,
+        )
+        seen.polls, seen.complete, seen.followed = after.polls, complete, found.followed
+        for decision in found.decisions:
+            if isinstance(decision.action, Resolve):
+                await self._resolve(target, decision.action)
+            elif isinstance(decision.action, Move):
+                await self._move(target, decision.action)
+            if decision.action and not isinstance(decision.action, Send):
+                seen.followed = {
+                    **seen.followed,
+                    decision.number: restarted(seen.followed.get(decision.number, Followed())),
+                }
+        held = await self._send(seen, found.sends, records)
+        sending = {attempt.number: HealState.IN_FLIGHT for attempt in await self._in_flight(target)}
+        await self._show(target, seen, held, found.states | sending)
+
+    async def _write_history(self, seen: _Seen, before: TargetState, after: TargetState) -> None:
+        snapshot = after.snapshot
+        if snapshot is None:
+            return
+        key = (after.target.account, after.target.connection)
+        seen.unwritten += [
+            Transition(*key, did.number, did.since, None, did.state, did.codes)
+            for did in snapshot.dids.values()
+            if (old := before.memory.get(did.number)) is None or old.state != did.state
+        ]
+        del seen.unwritten[:-MOST_UNWRITTEN]
+        seen.gone = (seen.gone | (before.memory.keys() - snapshot.dids.keys())) - snapshot.dids.keys()
+        if seen.unwritten or seen.gone:
+            await self._call(self._store.history.write, *key, seen.unwritten, seen.gone)
+            seen.unwritten, seen.gone = [], set()
+
+    async def _resolve(self, target: Target, action: Resolve) -> None:
+        attempt, now = action.attempt, self._clock.time()
+        lost = Outcome.AMBIGUOUS if attempt.status is Status.AMBIGUOUS else Outcome.FAILED
+        outcome = Outcome.SUCCEEDED if action.succeeded else lost
+        after = self._after(outcome, reason=action.reason)
+        if await self._call(self._store.ledger.resolve, attempt, outcome, action.reason, after, now):
+            self._count(attempt, outcome)
+            if outcome is Outcome.SUCCEEDED:
+                self._observer.healed(target, now - (attempt.broken_since or attempt.claimed_at))
+
+    async def _move(self, target: Target, action: Move) -> None:
+        now, jitter = self._clock.time(), self._rng.random()
+
+        def after(_: DidRecord, counts: Counts) -> DidRecord:
+            return policy.after_move(action, attempts=counts, config=self._heal, now=now, jitter=jitter)
+
+        if await self._call(self._store.ledger.move, action.record, after, now):
+            log.info(
+                "heal state changed",
+                phone_number=self._label(target, action.record.number),
+                old=action.record.state.value,
+                new=action.state.value,
+                reason=action.reason,
+            )
+            if action.relapse:
+                seen = self._seen[target]
+                seen.healing = replace(seen.healing, relapses=seen.healing.relapses + 1)
+
+    # Sending
+
+    async def _send(self, seen: _Seen, sends: list[Send], records: Mapping[str, DidRecord]) -> frozenset[Guard]:
+        """Send what the guards allow; return the guards that hold then."""
+        target, now = seen.view.target, self._clock.time()
+        held = self._held(seen, await self._facts(target.account, now), now)
+        waiting = list(sends)
+        while waiting and not held:
+            send = waiting.pop(0)
+            await self._claim(seen, send, records.get(send.number, DidRecord(send.number)).version)
+            held = self._held(seen, await self._facts(target.account, now), now)
+        self._say_held(seen, held, len(waiting))
+        return frozenset(guard for guard, _ in held)
+
+    async def _claim(self, seen: _Seen, send: Send, version: int) -> None:
+        target, started, now = seen.view.target, self._clock.monotonic(), self._clock.time()
+        observing = self._heal.mode == "observe"
+
+        def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
+            return policy.objections(
+                facts,
+                record,
+                counts,
+                view=seen.view,
+                config=self._heal,
+                now=self._clock.time(),
+                ramp_start=self._started,
+                observing=observing,
+                version=version,
+            )
+
+        wish = Wish(send.number, target.account, target.connection, send.issues, masked(send.body), send.broken_since)
+        ledger = self._store.ledger
+        claimed = await self._call(ledger.would_send if observing else ledger.claim, wish, judge, now)
+        label = self._label(target, send.number)
+        if isinstance(claimed, Refused):
+            log.info("heal not claimed", phone_number=label, reason="; ".join(claimed.reasons))
+        elif observing:
+            seen.healing = replace(seen.healing, would=seen.healing.would + 1)
+            log.info("would heal", phone_number=label, issues=",".join(send.issues))
+        else:
+            log.info("healing", phone_number=label, issues=",".join(send.issues), attempt=claimed.id)
+            task = asyncio.create_task(self._execute(claimed, send, judge, started), name=f"heal {claimed.id}")
+            self._running[claimed.id] = task
+            task.add_done_callback(lambda _: self._running.pop(claimed.id, None))
+
+    async def _execute(self, attempt: Attempt, send: Send, judge: Callable[..., Iterable[str]], started: float) -> None:
+        async def begin() -> bool:
+            return await self._call(self._store.ledger.begin_send, attempt, judge, self._clock.time())
+
+        account = attempt.account
+        try:
+            facts = await self._facts(account, self._clock.time())
+            result = await execute(
+                self._clients[account],
+                send.body,
+                begin,
+                clock=self._clock,
+                claimed_at=started,
+                fingerprint=self._fingerprints[account],
+                forbidden_before=self._clock.time() - facts.forbidden_at < policy.FORBIDDEN_WITHIN,
+            )
+        except StoreError:  # whether the row says sent is not known, but nothing was sent
+            reason = "the store did not answer before the request, so nothing was sent"
+            result = Result(Status.ENDED, Outcome.NOT_SENT, reason, charged=False, feeds=False, backoff=False)
+        except asyncio.CancelledError:
+            reason = "the exporter stopped while it waited for the answer"
+            result = Result(Status.AMBIGUOUS, None, reason, charged=True, feeds=True)
+            self._store.ledger.answered(attempt, result, lambda record, _: record, self._clock.time())
+            raise
+        log.info(
+            "heal answered",
+            phone_number=self._label(Target(account, attempt.connection), attempt.number),
+            attempt=attempt.id,
+            status=result.status.value,
+            reason=result.reason,
+        )
+        self._unrecorded[attempt.id] = (attempt, result)
+        try:
+            await self._record(attempt, result)
+        except StoreError:
+            await self._show_down()  # the row says sent until it can be recorded
+
+    async def _record(self, attempt: Attempt, result: Result) -> None:
+        outcome = result.outcome or Outcome.AMBIGUOUS
+        after = self._after(outcome, reason=result.reason, quarantine=result.quarantine, backoff=result.backoff)
+        recorded = await self._call(self._store.ledger.answered, attempt, result, after, self._clock.time())
+        self._unrecorded.pop(attempt.id, None)
+        if recorded and result.outcome:
+            self._count(attempt, result.outcome)
+
+    def _after(
+        self, outcome: Outcome, *, reason: str, quarantine: bool = False, backoff: bool = True
+    ) -> Callable[[DidRecord, Counts], DidRecord]:
+        now, jitter = self._clock.time(), self._rng.random()
+
+        def after(record: DidRecord, counts: Counts) -> DidRecord:
+            return policy.after_end(
+                record,
+                counts,
+                outcome,
+                quarantine=quarantine,
+                backoff=backoff,
+                reason=reason,
+                config=self._heal,
+                now=now,
+                jitter=jitter,
+            )
+
+        return after
+
+    # The store
+
+    async def _open(self) -> None:
+        await self._call(self._store.open)
+        self._failures.worked("store")
+        for seen in self._seen.values():  # whatever happened meanwhile: look again before acting
+            seen.view = replace(seen.view, complete_polls=0)
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - the function's
+        """Call the store in its thread. Raises `StoreError` when it fails or takes too long."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                answer = await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        except TimeoutError:
+            self._down(StoreError(f"the store does not answer within {ANSWER_WITHIN:g} s"))
+            raise StoreError("the store does not answer") from None
+        except StoreError as error:
+            self._down(error)
+            raise
+        if not self._up:
+            self._up = True
+            self._observer.store_answers(up=True)
+        return answer
+
+    def _down(self, error: StoreError) -> None:
+        self._up = False
+        self._observer.store_answers(up=False)
+        self._failures.failed("store", type(error).__name__, str(error))
+
+    async def _facts(self, account: str, now: float) -> AccountRecord:
+        facts = await self._call(self._store.ledger.account, account, now)
+        client, fingerprint = self._clients[account], self._fingerprints[account]
+        if facts.key_paused_until > now:
+            client.budget.pause(facts.key_paused_until - now)
+        elif client.budget.paused_for > 1:
+            await self._call(self._store.ledger.pause_key, account, now + client.budget.paused_for)
+        if facts.latched is not None and facts.latch_print != fingerprint and self._polls_work(account):
+            await self._call(self._store.ledger.unlatch, account, fingerprint)
+            return await self._call(self._store.ledger.account, account, now)
+        return facts
+
+    def _polls_work(self, account: str) -> bool:
+        return any(target.account == account and seen.view.complete_polls for target, seen in self._seen.items())
+
+    async def _in_flight(self, target: Target) -> list[Attempt]:
+        facts = await self._facts(target.account, self._clock.time())
+        in_flight = {Status.CLAIMED, Status.SENT}
+        return [each for each in facts.open if each.connection == target.connection and each.status in in_flight]
+
+    # Showing
+
+    def _held(self, seen: _Seen, facts: AccountRecord, now: float) -> list[policy.Held]:
+        return [
+            *policy.account_guards(
+                facts, self._heal, now, ramp_start=self._started, observing=self._heal.mode == "observe"
+            ),
+            *policy.target_guards(seen.view, self._heal, now),
+        ]
+
+    def _say_held(self, seen: _Seen, held: list[policy.Held], waiting: int) -> None:
+        """Log what holds back DIDs that wait for nothing else, when that changes."""
+        guards = frozenset(guard for guard, _ in held) if waiting else frozenset()
+        if guards and guards != seen.said:
+            where = {"account": seen.view.target.account, "connection": seen.view.target.connection}
+            log.warning(
+                "healing is held back",
+                **where,
+                waiting=waiting,
+                guards=",".join(sorted(guards)),
+                why="; ".join(why for _, why in held),
+            )
+        seen.said, seen.waiting = guards, waiting
+
+    async def _show(
+        self,
+        target: Target,
+        seen: _Seen,
+        held: Iterable[policy.Held | Guard],
+        states: Mapping[str, HealState] | None = None,
+    ) -> None:
+        guards = frozenset(each if isinstance(each, Guard) else each[0] for each in held)
+        if self.enabled and self._up:
+            now = self._clock.time()
+            facts = await self._call(self._store.ledger.account, target.account, now)
+            records, _ = await self._call(self._store.ledger.records, target.account, now)
+            here = [each for each in records.values() if each.connection == target.connection]
+            seen.healing = replace(
+                seen.healing,
+                in_flight=sum(each.connection == target.connection for each in facts.open),
+                quarantined=sum(each.state is HealState.QUARANTINED for each in here),
+            )
+        seen.healing = replace(seen.healing, blocked=guards)
+        await self._annotator.annotate(target, seen.healing, states)
+
+    async def _show_down(self) -> None:
+        for target, seen in list(self._seen.items()):
+            if self.enabled:
+                await self._show(target, seen, [Guard.STORE])
+
+    def _count(self, attempt: Attempt, outcome: Outcome) -> None:
+        seen = self._seen.get(_target(self._seen, attempt))
+        if seen:
+            attempts = {**seen.healing.attempts, outcome: seen.healing.attempts[outcome] + 1}
+            seen.healing = replace(seen.healing, attempts=attempts)
+        log.info(
+            "heal ended",
+            phone_number=self._label(Target(attempt.account, attempt.connection), attempt.number),
+            attempt=attempt.id,
+            outcome=outcome.value,
+        )
+
+    def _label(self, target: Target, number: str) -> str:
+        watch = self._watches.get(target.account)
+        return watch.label(number) if watch else number
+
+
+def _target(seen: Mapping[Target, _Seen], attempt: Attempt) -> Target:
+    """Return the target that an attempt was made for, of those that are known."""
+    where = (attempt.account, attempt.connection)
+    known = (target for target in seen if (target.account, target.connection) == where)
+    return next(known, Target(*where))
+
+
+def _unhealthy(dids: Iterable[Any], counts: Mapping[str, Counts], target: Target) -> int:
+    """Count DIDs that are not ready, and those that a heal may still act on."""
+    acted_on = {
+        number
+        for number, count in counts.items()
+        if count.open and (count.open.account, count.open.connection) == (target.account, target.connection)
+    }
+    return len({did.number for did in dids if not did.ready} | acted_on)
+
+
+def masked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's body as it may be kept: a websocket URL without its query and password."""
+    return {key: masked_url(value) if key == "websocket_url" else value for key, value in body.items()}
+
+
+def fingerprint(account: Account, key: str, config: Config) -> str:
+    """Return a mark that changes when an account's credential or the configuration does; tells nothing of either."""
+    text = f"{key}\n{account.model_dump_json()}\n{config.heal.model_dump_json()}\n{config.api.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

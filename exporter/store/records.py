@@ -1,0 +1,138 @@
+"""What the store keeps of healing: pure data that policy, ledger and controller share. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from exporter.model import HealState, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Status(StrEnum):
+    """How far an attempt got. All but the last are open: at most one open attempt per DID exists."""
+
+    CLAIMED = "claimed"  # somebody means to send; nothing was sent
+    SENT = "sent"  # it may have been sent, and its sender waits for the answer
+    AMBIGUOUS = "ambiguous"  # it may have been carried out; only an observation tells
+    VERIFYING = "verifying"  # it was answered; the polls decide
+    ENDED = "ended"
+
+
+OPEN: Final = (Status.CLAIMED, Status.SENT, Status.AMBIGUOUS, Status.VERIFYING)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One row of the ledger: one heal that was sent, may have been sent, or would have been."""
+
+    id: int
+    number: str
+    account: str
+    connection: str
+    status: Status
+    token: str  # of the claim: only its holder may send
+    replica: str
+    issues: tuple[str, ...]
+    body: Mapping[str, Any]  # of the request, exactly
+    claimed_at: float
+    manual: bool = False
+    charged: bool = False  # counts towards the DID's max_attempts
+    feeds: bool = False  # counts towards the account's breaker
+    outcome: Outcome | None = None
+    sent_at: float | None = None
+    answered_at: float | None = None
+    ended_at: float | None = None
+    http_status: int | None = None
+    steps: tuple[Mapping[str, Any], ...] = ()
+    readiness_before: Mapping[str, Any] | None = None
+    readiness: Mapping[str, Any] | None = None
+    reason: str = ""
+    broken_since: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still act, so that nobody else may send for the DID."""
+        return self.status is not Status.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The attempts on one DID that its own limits count."""
+
+    open: Attempt | None = None
+    charged: tuple[float, ...] = ()  # when, within `heal.attempts_window` and not forgotten
+    would_at: float = float("-inf")  # the last that observe mode would have made
+
+
+@dataclass(frozen=True, slots=True)
+class DidRecord:
+    """What all replicas know of a DID between attempts. One that was never healed has none."""
+
+    number: str
+    account: str = ""
+    connection: str = ""
+    state: HealState = HealState.IDLE  # idle, backoff, probation or quarantined
+    since: float = 0.0
+    until: float = 0.0  # the end of backoff
+    failures: int = 0  # unverified heals since the last verified one
+    forgotten_at: float = 0.0  # attempts before this don't count any more
+    broken_since: float | None = None  # the first sight of the incident that an attempt was made for
+    reason: str = ""
+    version: int = 0  # counts changes: a change made on an older view is refused
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRecord:
+    """What all replicas know of an account: the facts that its guards judge by."""
+
+    account: str
+    paused: str | None = None  # the reason of `heal pause`; holds every account
+    resumed_at: float = 0.0
+    latched: str | None = None  # why nothing is healed until the credential or the configuration changed
+    latch_print: str = ""  # fingerprint of credential and configuration at that moment
+    latched_at: float = 0.0
+    key_paused_until: float = 0.0  # the API said 429
+    forbidden_at: float = 0.0  # the last 403
+    open: tuple[Attempt, ...] = ()
+    sent: tuple[float, ...] = ()  # when requests were sent in the last hour, claims included
+    would: tuple[float, ...] = ()  # when observe mode would have sent in the last hour
+    recent: tuple[Attempt, ...] = ()  # the last ended attempts that count, newest first
+    verified_at: float = 0.0  # the last verified heal
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a request, as the executor saw it."""
+
+    status: Status  # verifying, ambiguous or ended
+    outcome: Outcome | None
+    reason: str
+    charged: bool
+    feeds: bool
+    http_status: int | None = None
+    steps: tuple[Mapping[str, Any], ...] = ()
+    readiness_before: Mapping[str, Any] | None = None
+    readiness: Mapping[str, Any] | None = None
+    quarantine: bool = False  # repeating it can't help
+    backoff: bool = True  # whether the DID is left alone for a while
+    latch: str | None = None  # why the account heals nothing any more
+    latch_print: str = ""  # fingerprint of the credential and configuration that were in use
+    forbidden: bool = False
+    key_pause: float | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A DID's change of state, as the polls saw it. `old` is `None` at the first sight."""
+
+    account: str
+    connection: str
+    number: str
+    at: float
+    old: str | None
+    new: str
+    issues: tuple[str, ...] = field(default=())
