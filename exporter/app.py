@@ -110,6 +110,7 @@ def build_poller(
         exposition,
         clock=clock,
         stale_after=config.poll.stale_after.total_seconds(),
+        heal_mode=config.heal.mode,
         hash_key=settings.hash_key.get_secret_value().encode() if settings.hash_key else None,
     )
 

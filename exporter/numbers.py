@@ -9,6 +9,7 @@ import phonenumbers
 
 E164 = re.compile(r"\+[1-9][0-9]{4,14}", re.ASCII)
 _DIGITS = re.compile(r"[1-9][0-9]{4,14}", re.ASCII)
+_SPELLING = re.compile(r"\+?[0-9][0-9 ().-]*", re.ASCII)  # how people write numbers; letters are not digits here
 MAX_LENGTH = 40  # no spelling of a number is longer; what is, isn't looked at
 
 
@@ -19,7 +20,8 @@ def to_e164(text: str) -> str | None:
     told from one with, so what comes without `+` is read as if it had one. The length has to be possible there;
     whether the number is assigned is for the API to say.
     """
-    return _parse(text.strip()) if len(text) <= MAX_LENGTH else None
+    stripped = text.strip()
+    return _parse(stripped) if len(text) <= MAX_LENGTH and _SPELLING.fullmatch(stripped) else None
 
 
 def canonical(text: str) -> str | None:

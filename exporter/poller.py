@@ -76,6 +76,7 @@ class Poller:
         clock: Clock,
         stale_after: float,
         hash_key: bytes | None = None,
+        heal_mode: str = "off",
     ) -> None:
         """Poll nothing yet. `listener` is set afterwards; without one nothing is remembered or healed."""
         self.fleet = Fleet()
@@ -85,6 +86,7 @@ class Poller:
         self._sink = sink
         self._clock = clock
         self._stale_after = stale_after
+        self._heal_mode = heal_mode
         self.watches = {name: Watch.of(account, hash_key) for name, account in accounts.items()}
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
@@ -188,7 +190,7 @@ class Poller:
 
     async def _first_state(self, target: Target) -> TargetState:
         known = await self.listener.recall(target) if self.listener else {}
-        return recalled(target, known)
+        return recalled(target, known, Healing(self._heal_mode))
 
     async def _list(self, account: str) -> tuple[tuple[Connection, ...] | None, bool]:
         what = "listing of connections"
@@ -229,7 +231,7 @@ class Poller:
             if target in after.targets:
                 _log_poll(before.targets[target], after.targets[target])
                 if self.listener:
-                    self.listener.polled(before.targets[target], after.targets[target])
+                    self.listener.polled(before.targets[target], after.targets[target])  # a queue: nothing to fail
 
     def _take(self, fleet: Fleet, target: Target, body: bytearray, at: float, duration: float) -> Fleet:
         answer, watch = parse_sync(body), self.watches[target.account]

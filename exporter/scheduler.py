@@ -6,6 +6,7 @@ data and renders the exporter's own metrics. Polls of one target never overlap; 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections import Counter
@@ -191,6 +192,8 @@ class Scheduler:
         log.debug("run missed", job=event.job_id)
 
     def _broken(self, event: Any) -> None:  # noqa: ANN401 - APScheduler has no types
+        if isinstance(event.exception, asyncio.CancelledError):
+            return  # by `stop`
         self._failures.failed("scheduled job", type(event.exception).__name__, str(event.exception), job=event.job_id)
 
 

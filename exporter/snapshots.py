@@ -181,13 +181,13 @@ def poll_failed(state: TargetState, reason: Reason, duration: float) -> TargetSt
     return replace(state, up=False, polls=state.polls + 1, failures=failures, duration=duration)
 
 
-def recalled(target: Target, known: Mapping[str, tuple[str, float, int]]) -> TargetState:
+def recalled(target: Target, known: Mapping[str, tuple[str, float, int]], healing: Healing) -> TargetState:
     """Return a target's first state, with what was known of its DIDs: state, since when, how many changes."""
     dids = {
         number: Did(Entry(number, state), state, since=since, changes=changes)
         for number, (state, since, changes) in known.items()
     }
-    return TargetState(target, memory=MappingProxyType(dids))
+    return TargetState(target, memory=MappingProxyType(dids), healing=healing)
 
 
 def annotate(state: TargetState, healing: Healing, states: Mapping[str, HealState] | None) -> TargetState:
@@ -316,13 +316,13 @@ def _numbers_by_id(
 ) -> dict[int | None, str]:
     """Return the number of every DID whose id was ever named, by id.
 
-    What this poll says wins, then what another target holds, then what this one held, then the last number there was.
+    What this poll says wins, then what another target holds, then the last number there was.
     """
-    best: dict[int | None, tuple[tuple[bool, bool, bool, float], str]] = {}
+    best: dict[int | None, tuple[tuple[bool, bool, float], str]] = {}
     for state in (before, *others):
         for number, did in state.memory.items():
-            held = did.state != MISSING
-            worth = (held and state is not before, held, not number.startswith("did:"), did.since)
+            held = did.state != MISSING and state is not before
+            worth = (held, not number.startswith("did:"), did.since)
             known = best.get(did.entry.did_id)
             if known is None or worth > known[0]:
                 best[did.entry.did_id] = worth, number
@@ -332,7 +332,8 @@ def _numbers_by_id(
 
 def _did(before: Did | None, entry: Entry, state: str, *, codes: Vocabulary, watch: Watch, at: float) -> Did:
     shown = tuple(dict.fromkeys(codes.show(code) for code in entry.issues))
-    if before and before.entry == entry and before.state == state and before.codes == shown:
+    same = before is not None and before.entry == entry and before.state == state and before.codes == shown
+    if before and before.label and same:  # what was recalled from before the start has no labels yet
         return before
     configured = watch.find(entry)
     changed = before is not None and before.state != state

@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "config-schema", _config_schema, "print the JSON Schema of the configuration file")
     poll = _command(commands, "poll", _poll, "poll every target once; 0 all ready, 1 some not, 2 could not tell")
     poll.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
+    _heal_commands(commands)
     simulate = _command(commands, "simulate", _simulate, "stand in for the API on this machine")
     simulate.add_argument(
         "--listen", default="127.0.0.1:10881", metavar="HOST:PORT", help="where to listen (%(default)s)"
@@ -99,6 +100,27 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(demo)
     demo.set_defaults(dids=40, connections=2, broken=0.1, churn=20.0, outage=60.0, rate_limit=0)
     return parser
+
+
+def _heal_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    heal = commands.add_parser("heal", help="what healing would do, what it did, and your word on it")
+    actions = heal.add_subparsers(required=True, metavar="ACTION")
+    plan = _command(actions, "plan", _heal_plan, "what enforce would do now, DID by DID, and why not where not")
+    run = _command(actions, "run", _heal_run, "heal now, by hand, through the same ledger and claims")
+    run.add_argument("numbers", nargs="*", metavar="NUMBER", help="the DIDs to heal, with their country code")
+    run.add_argument("--all-healable", action="store_true", help="every DID that can be healed")
+    run.add_argument("--yes", action="store_true", help="send without asking")
+    run.add_argument("--force", action="store_true", help="pass the guards of the fleet, and a DID's backoff")
+    history = _command(actions, "history", _heal_history, "the ledger: every heal, newest first")
+    history.add_argument("number", nargs="?", metavar="NUMBER", help="of this DID alone")
+    release = _command(actions, "release", _heal_release, "lift a DID's quarantine or backoff; 1 when there is none")
+    release.add_argument("number", metavar="NUMBER", help="the DID")
+    pause = _command(actions, "pause", _heal_pause, "stop all automatic healing on every replica that shares the store")
+    for parser in (release, pause):
+        parser.add_argument("--reason", required=True, metavar="TEXT", help="why, for those who read the ledger")
+    for parser in (plan, history):
+        parser.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
+    _command(actions, "resume", _heal_resume, "start automatic healing again, and lift what stopped an account")
 
 
 def _command(
@@ -186,6 +208,57 @@ def _poll(args: argparse.Namespace) -> int:
     from exporter.cli.poll import poll_once
 
     return asyncio.run(poll_once(settings, args.output))
+
+
+def _heal_plan(args: argparse.Namespace) -> int:
+    import asyncio
+
+    settings = settings_of(args)
+    _set_up(args)
+    from exporter.cli.heal import plan
+
+    return asyncio.run(plan(settings, args.output))
+
+
+def _heal_run(args: argparse.Namespace) -> int:
+    import asyncio
+
+    if not args.numbers and not args.all_healable:
+        raise StartupError("heal run: name the DIDs to heal, or say --all-healable")
+    settings = settings_of(args)
+    _set_up(args)
+    from exporter.cli.heal import Wanted, run
+
+    wanted = Wanted(tuple(args.numbers), all_healable=args.all_healable, yes=args.yes, force=args.force)
+    return asyncio.run(run(settings, wanted))
+
+
+def _heal_history(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    from exporter.cli.heal import history
+
+    return history(settings, args.number, args.output)
+
+
+def _heal_release(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    from exporter.cli.heal import release
+
+    return release(settings, args.number, args.reason)
+
+
+def _heal_pause(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    from exporter.cli.heal import pause
+
+    return pause(settings, args.reason)
+
+
+def _heal_resume(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    from exporter.cli.heal import resume
+
+    return resume(settings)
 
 
 def _simulate(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
@@ -251,6 +252,8 @@ def _with_origin(problem: str, origins: Mapping[str, str]) -> str:
 
 def _store_problems(config: Config) -> Iterator[str]:
     """Check a file that was asked for; the default one is nobody's wish until something is kept in it."""
+    if config.store.url.startswith("postgresql") and find_spec("psycopg") is None:
+        yield "store.url: PostgreSQL needs the extra; install voicelink-exporter[postgres]"
     path = config.store.url.removeprefix("sqlite:///").partition("?")[0]
     if "store" not in config.model_fields_set or not config.store.url.startswith("sqlite:") or path == ":memory:":
         return

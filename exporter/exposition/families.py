@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client.utils import floatToGoString
 
-from exporter.model import MISSING, Did, Target
+from exporter.model import MISSING, Did, Guard, Target
 
 if TYPE_CHECKING:
     from exporter.snapshots import Fleet, TargetState
 
 Labels = Mapping[str, str]
 Sample = tuple[Labels, float]  # labels beside those of the series' owner, and the value
+MODES: Final = ("off", "observe", "enforce")
 NO_LABELS: Final[Labels] = {}
 
 
@@ -160,6 +161,12 @@ DID_FAMILIES: Final = (
         lambda did, _: _one(did.changes),
         counter=True,
     ),
+    _did(
+        "voicelink_did_heal_state",
+        "1 on where the DID is in its heal; no series while nothing is healed on it.",
+        lambda did, _: (({"state": did.heal}, 1.0) for _ in did.heal[:1]),
+        "state",
+    ),
 )
 
 TARGET_FAMILIES: Final = (
@@ -198,6 +205,47 @@ TARGET_FAMILIES: Final = (
         "Oddities in complete polls, by kind.",
         lambda state: (({"kind": kind}, float(count)) for kind, count in state.anomalies.items()),
         "kind",
+        counter=True,
+    ),
+    _target(
+        "voicelink_heal_mode",
+        "1 on the mode of healing, 0 on the others.",
+        lambda state: (({"mode": mode}, float(mode == state.healing.mode)) for mode in MODES),
+        "mode",
+    ),
+    _target(
+        "voicelink_heal_attempts_total",
+        "Heals that ended, by outcome.",
+        lambda state: (({"outcome": outcome}, float(count)) for outcome, count in state.healing.attempts.items()),
+        "outcome",
+        counter=True,
+    ),
+    _target(
+        "voicelink_heal_would_total",
+        "Heals that observe mode would have sent.",
+        lambda state: _one(state.healing.would),
+        counter=True,
+    ),
+    _target(
+        "voicelink_heal_blocked",
+        "Whether a guard holds healing back, now.",
+        lambda state: (({"guard": guard}, float(guard in state.healing.blocked)) for guard in Guard),
+        "guard",
+    ),
+    _target(
+        "voicelink_heal_in_flight",
+        "Heals that are claimed, sent or not yet verified.",
+        lambda state: _one(state.healing.in_flight),
+    ),
+    _target(
+        "voicelink_heal_quarantined",
+        "DIDs that are not healed any more until a person lifts that.",
+        lambda state: _one(state.healing.quarantined),
+    ),
+    _target(
+        "voicelink_heal_relapses_total",
+        "DIDs that broke again while they were on probation.",
+        lambda state: _one(state.healing.relapses),
         counter=True,
     ),
 )

@@ -25,8 +25,17 @@ from exporter.heal.policy import Move, Resolve, Send, TargetView
 from exporter.logs import FailureLog
 from exporter.model import Guard, HealState, Outcome, Target
 from exporter.snapshots import Healing, TargetState, Watch
-from exporter.store.ledger import Refused, Wish
-from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Result, Status, Transition
+from exporter.store.records import (
+    AccountRecord,
+    Attempt,
+    Counts,
+    DidRecord,
+    Refused,
+    Result,
+    Status,
+    Transition,
+    Wish,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -191,6 +200,8 @@ class Controller:
         target, snapshot = after.target, after.snapshot
         if snapshot is None:
             return
+        if not self._up:
+            await self._open()
         seen = self._seen.setdefault(target, _Seen(TargetView(target), Healing(mode=self._heal.mode)))
         passed = snapshot.at - seen.view.at if seen.polls == after.polls - 1 else 0.0
         complete = after.polls - sum(after.failures.values())

@@ -435,6 +435,11 @@ def _suspicion(view: TargetView, *, before: TargetView, resumed_at: float) -> Ta
     return view
 
 
+def settled(view: TargetView, interval: float, config: Heal) -> TargetView:
+    """Return the view of a daemon that has been running for long, for somebody who polled once."""
+    return replace(view, interval=interval, complete_polls=max(1, config.hold_off_polls))
+
+
 def target_guards(view: TargetView, config: Heal, now: float) -> Iterator[Held]:
     """Name the guards of a target's data that hold now."""
     if view.complete_polls < config.hold_off_polls:
@@ -495,18 +500,19 @@ def objections(
     ramp_start: float,
     observing: bool = False,
     forced: frozenset[Guard] = frozenset(),
+    patient: bool = True,
     version: int | None = None,
 ) -> Iterator[str]:
     """Name everything that speaks against sending for a DID now; asked again inside each claim, on locked facts.
 
-    `view` is `None` for a person who has just looked; `forced` are guards that person overrides. `version` is that of
-    the record that the decision was made on.
+    `view` is `None` for a person who has just looked; `forced` are guards that person overrides, and without `patient`
+    the DID's backoff, too. `version` is that of the record that the decision was made on.
     """
     if counts.open is not None:
         yield f"attempt {counts.open.id} on it is open"
     if record.state is HealState.QUARANTINED:
         yield f"it is quarantined: {record.reason}"
-    if record.state is HealState.BACKOFF and now < record.until and version is not None:
+    if patient and record.state is HealState.BACKOFF and now < record.until:
         yield f"it is left alone for another {record.until - now:.0f} s"
     if version is not None and record.version != version:
         yield "another replica changed what is known of it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,19 +32,28 @@ def connect(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return _sqlite(create_engine(parsed, connect_args={"timeout": BUSY}, poolclass=NullPool))
+            if parsed.database in (None, "", ":memory:"):
+                raise StoreError("store.url: has to name a file, as what is only in memory does not outlive a restart")
+            timeout = {"timeout": BUSY}
+            return _sqlite(create_engine(parsed, connect_args=timeout, poolclass=NullPool, json_serializer=_json))
         if parsed.get_backend_name() == "postgresql":
-            options = f"-c statement_timeout={BUSY * 1000} -c lock_timeout={BUSY * 1000}"
+            options = (
+                f"-c lock_timeout={BUSY * 1000} -c statement_timeout={(BUSY + 1) * 1000}"  # a lock is named as such
+            )
             arguments = {
                 "connect_timeout": BUSY,
                 "tcp_user_timeout": 2 * BUSY * 1000,
+                "keepalives_idle": BUSY,
+                "keepalives_interval": BUSY,
+                "keepalives_count": 2,
                 "options": options,
                 "application_name": "voicelink-exporter",
             }
-            return create_engine(parsed, connect_args=arguments, pool_pre_ping=True, pool_size=2, max_overflow=2)
+            pool = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+            return create_engine(parsed, connect_args=arguments, json_serializer=_json, **pool)
     except ModuleNotFoundError:
         raise StoreError("store.url: PostgreSQL needs the extra: install voicelink-exporter[postgres]") from None
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):
         raise StoreError("store.url: is not a database URL; write sqlite:///FILE or postgresql+psycopg://…") from None
     raise StoreError("store.url: only SQLite and PostgreSQL are supported")
 
@@ -96,6 +106,11 @@ def migrate(engine: Engine) -> None:
         with EnvironmentContext(config, script, fn=lambda rev, _: script._upgrade_revs("head", rev)) as context:  # noqa: SLF001 - as alembic's own command does
             context.configure(connection=connection, transactional_ddl=True)
             context.run_migrations()
+
+
+def _json(value: object) -> str:
+    """Return JSON that every database takes: what only Python calls JSON, NaN and infinity, becomes null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
 def _first_line(error: object) -> str:

@@ -8,7 +8,7 @@ own. All raise `StoreError` when the database doesn't answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, or_, select, update
 
 from exporter.model import HealState, Outcome
 from exporter.store.engine import transaction
-from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Result, Status
+from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Refused, Result, Status, Wish
 from exporter.store.rows import EVERYBODY, account_row, dialect, lock, upsert
 from exporter.store.tables import heal_accounts, heal_attempts, heal_dids, replicas
 
@@ -26,26 +26,6 @@ if TYPE_CHECKING:
 HOUR: Final = 3600.0
 GONE_AFTER: Final = 60.0  # seconds without a sign of life; then a replica's claims are released
 RECENT: Final = 50  # ended attempts that the breaker looks at
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a claim was not made."""
-
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What somebody wants to send."""
-
-    number: str
-    account: str
-    connection: str
-    issues: tuple[str, ...]
-    body: Mapping[str, Any]  # as it may be kept: without secrets
-    broken_since: float | None = None
-    manual: bool = False
 
 
 Judge = Callable[[AccountRecord, DidRecord, Counts], Iterable[str]]
@@ -101,8 +81,8 @@ class Ledger:
         """Turn a claim into `sent`. Only then may the request go out, and only by the claim's holder."""
         with transaction(self._engine) as connection:
             lock(connection, attempt.account)
-            facts, record, counts = self._facts(connection, attempt.account, attempt.number, now)
-            facts = replace(facts, open=tuple(each for each in facts.open if each.id != attempt.id))
+            # The claim itself is no reason against its own request.
+            facts, record, counts = self._facts(connection, attempt.account, attempt.number, now, but=attempt.id)
             if any(judge(facts, record, replace(counts, open=None))):
                 return False
             return _change(connection, attempt, (Status.CLAIMED,), status=Status.SENT, sent_at=now)
@@ -302,10 +282,10 @@ class Ledger:
     # Inside a transaction
 
     def _facts(
-        self, connection: Connection, account: str, number: str, now: float
+        self, connection: Connection, account: str, number: str, now: float, but: int | None = None
     ) -> tuple[AccountRecord, DidRecord, Counts]:
         blank = DidRecord(number, account)
-        return (_account(connection, account, now), *self._did(connection, number, blank, now))
+        return (_account(connection, account, now, but), *self._did(connection, number, blank, now))
 
     def _did(self, connection: Connection, number: str, blank: DidRecord, now: float) -> tuple[DidRecord, Counts]:
         row = connection.execute(select(heal_dids).where(heal_dids.c.number == number)).mappings().one_or_none()
@@ -358,11 +338,14 @@ class Ledger:
             connection.execute(update(heal_accounts).where(later).values(key_paused_until=now + result.key_pause))
 
 
-def _account(connection: Connection, account: str, now: float) -> AccountRecord:
+def _account(connection: Connection, account: str, now: float, but: int | None = None) -> AccountRecord:
+    """Return the facts that an account's guards judge by, as they are without the attempt `but`."""
     rows = connection.execute(select(heal_accounts).where(or_(account_row(account), account_row(EVERYBODY)))).mappings()
     known = {row["account"]: row for row in rows}
     everybody, own = known.get(EVERYBODY), known.get(account)
     table, mine = heal_attempts.c, heal_attempts.c.account == account
+    if but is not None:
+        mine &= table.id != but
     opened = select(heal_attempts).where(mine, table.status != Status.ENDED)
     at = func.coalesce(table.sent_at, table.claimed_at)
     sent = select(at).where(mine, at > now - HOUR, table.sent_at.is_not(None) | (table.status == Status.CLAIMED))

@@ -136,3 +136,23 @@ class Transition:
     old: str | None
     new: str
     issues: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a claim was not made."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants to send."""
+
+    number: str
+    account: str
+    connection: str
+    issues: tuple[str, ...]
+    body: Mapping[str, Any]  # as it may be kept: without secrets
+    broken_since: float | None = None
+    manual: bool = False

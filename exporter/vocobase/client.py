@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from exporter import __version__
 from exporter.errors import (
@@ -160,7 +160,7 @@ class VocobaseClient:
 
         retrying = AsyncRetrying(
             stop=lambda state: stop_after_attempt(ATTEMPTS)(state) or too_late(state),
-            wait=wait_exponential_jitter(initial=0.25, max=5.0, jitter=0.5),
+            wait=wait_random_exponential(multiplier=0.5, max=5.0),
             retry=retry_if_exception(lambda error: isinstance(error, ApiError) and error.retryable),
             sleep=self._clock.sleep,
             reraise=True,
@@ -259,6 +259,8 @@ def _translated(endpoint: str, host: str) -> Iterator[None]:
 
 def _why(error: BaseException) -> str:
     """Return what lies at the bottom of a failed connection, in an operator's words."""
+    if isinstance(error, httpx.TimeoutException):
+        return "it took too long"
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed: {getattr(cause, 'verify_message', '') or cause.reason or 'no common protocol'}"
@@ -266,8 +268,6 @@ def _why(error: BaseException) -> str:
             return "the name can't be resolved"
         if isinstance(cause, ConnectionRefusedError):
             return "refused"
-    if isinstance(error, httpx.TimeoutException):
-        return "it took too long"
     return str(error) or type(error).__name__
 
 

@@ -1,0 +1,289 @@
+"""`heal …`: what healing would do, what it did, and a person's own word on it. Shares the store with the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exporter.app import build_fingerprints
+from exporter.cli.output import COULD_NOT_TELL, plain, print_table
+from exporter.cli.session import Session
+from exporter.clock import SystemClock
+from exporter.config import format_duration
+from exporter.errors import StartupError
+from exporter.heal.manual import Manual
+from exporter.numbers import canonical
+from exporter.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from typing import Self
+
+    from exporter.config import Settings
+    from exporter.heal.manual import Candidate
+    from exporter.store.records import Attempt
+
+DONE, NO = 0, 1
+VERIFY_EVERY: Final = 5.0  # seconds between the polls that watch a heal by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `heal run` was asked for."""
+
+    numbers: tuple[str, ...]
+    all_healable: bool
+    yes: bool
+    force: bool
+
+
+class HealSession(Session):
+    """A fleet that was just polled, and the store that the daemon shares."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.store = Store(settings.config)
+        self.manual = Manual(
+            settings.config.heal,
+            self.store,
+            self.clients,
+            self.poller.watches,
+            fingerprints=build_fingerprints(settings),
+            clock=self.clock,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Open the store, then poll."""
+        await asyncio.to_thread(self.store.open)
+        return await super().__aenter__()
+
+    async def _close(self) -> None:
+        self.store.close()
+        await super()._close()
+
+    async def guards(self) -> list[dict[str, str]]:
+        """Return which guards of the fleet hold now, and why, by target."""
+        return [
+            {"account": target.account, "connection": target.connection, "guard": guard.value, "why": why}
+            for target, state in sorted(self.poller.fleet.targets.items())
+            if state.up
+            for guard, why in await asyncio.to_thread(self.manual.guards, state)
+        ]
+
+    async def candidates(self, named: Collection[str] = ()) -> list[Candidate]:
+        """Return what is broken, and what is named, of every target that could be polled."""
+        return [
+            candidate
+            for _, state in sorted(self.poller.fleet.targets.items())
+            if state.up
+            for candidate in await asyncio.to_thread(self.manual.candidates, state, named)
+        ]
+
+
+async def plan(settings: Settings, output: str) -> int:
+    """Print what enforce would do now, DID by DID, and why not where not. Sends nothing that writes.
+
+    Returns 0 when nothing is broken that healing is for, 1 when something is, 2 when a target could not be polled.
+    """
+    async with HealSession(settings) as session:
+        candidates, failed = await session.candidates(), session.unknown
+        guards = await session.guards()
+    if output == "json":
+        dids = [_candidate_as_json(each) for each in candidates]
+        print(json.dumps({"guards": guards, "dids": dids}, ensure_ascii=False, indent=2))  # noqa: T201
+    else:
+        table = Table("number", "issues", "heal state", "what enforce would do now")
+        for each in candidates:
+            table.add_row(
+                *map(Text, (each.label, " ".join(each.issues), each.state.value, _plan_words(each, settings)))
+            )
+        print_table(table)
+        for guard in guards:
+            print("{account} {connection}: guard {guard}: {why}".format(**guard))  # noqa: T201
+        if not candidates:
+            print("nothing is broken that healing is for")  # noqa: T201
+        if settings.config.heal.mode != "enforce":
+            print(f"heal.mode is {settings.config.heal.mode}: the daemon sends nothing")  # noqa: T201
+    for line in failed:
+        print(line, file=sys.stderr)  # noqa: T201
+    if failed:
+        return COULD_NOT_TELL
+    return NO if candidates else DONE
+
+
+def _plan_words(each: Candidate, settings: Settings) -> str:
+    if each.held:
+        return "held back: " + "; ".join(each.held)
+    if not each.healable:
+        return f"nothing: {each.why}"
+    heal = settings.config.heal
+    return f"heal, once {heal.confirm_polls} complete polls over {format_duration(heal.confirm_for)} confirm it"
+
+
+def _candidate_as_json(each: Candidate) -> dict[str, Any]:
+    return {
+        "account": each.target.account,
+        "connection": each.target.connection,
+        "phone_number": each.label,
+        "issues": list(each.issues),
+        "state": each.state.value,
+        "healable": each.healable,
+        "why": each.why,
+        "held": list(each.held),
+        "body": each.shown_body,
+    }
+
+
+async def run(settings: Settings, wanted: Wanted) -> int:
+    """Heal by hand: ask, send one after the other, print the steps, watch what comes of each.
+
+    Returns 0 when all are mended, 1 when not, 2 when a target could not be polled.
+    """
+    async with HealSession(settings) as session:
+        chosen, failed = await _choose(session, wanted), session.unknown
+        for line in failed:
+            print(line, file=sys.stderr)  # noqa: T201
+        ready = [each for each in chosen if _may_send(each, force=wanted.force)]
+        if ready and not wanted.yes and not _agreed(ready):
+            print("nothing was sent")  # noqa: T201
+            return NO
+        mended = [await _heal(session, each, force=wanted.force) for each in ready]
+    if not chosen:
+        print("nothing to heal")  # noqa: T201
+    if failed:
+        return COULD_NOT_TELL
+    return DONE if len(ready) == len(chosen) and all(mended) else NO
+
+
+async def _choose(session: HealSession, wanted: Wanted) -> list[Candidate]:
+    """Return the DIDs that were asked for. Raises `StartupError` for one that isn't there."""
+    numbers = {_number(text) for text in wanted.numbers}
+    every = await session.candidates(numbers)
+    missing = numbers - {each.number for each in every}
+    if missing and not session.unknown:
+        raise StartupError(f"not among the monitored DIDs: {', '.join(sorted(missing))}")
+    return [each for each in every if each.number in numbers or (wanted.all_healable and each.healable)]
+
+
+def _number(text: str) -> str:
+    number = canonical(text)
+    if number is None:
+        raise StartupError(f'{text!r:.60} is not a phone number; write it with its country code, as "+918011223344"')
+    return number
+
+
+def _may_send(each: Candidate, *, force: bool) -> bool:
+    """Say why not where not."""
+    reasons = each.unforceable if force else each.held
+    if not each.healable:
+        print(f"{each.label}: not healed: {each.why}")  # noqa: T201
+    elif reasons:
+        print(f"{each.label}: held back: {'; '.join(reasons)}")  # noqa: T201
+    return each.healable and not reasons
+
+
+def _agreed(ready: Sequence[Candidate]) -> bool:
+    for each in ready:
+        print(f"{each.label}: {' '.join(each.issues)}: call-ready with {json.dumps(each.shown_body)}")  # noqa: T201
+    try:
+        return input(f"Send {len(ready)} call-ready request(s) now? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+async def _heal(session: HealSession, each: Candidate, *, force: bool) -> bool:
+    """Send one heal, print what the API said, and wait for what the polls say. Returns whether it is mended."""
+    told = await session.manual.send(each, force=force)
+    print(f"{each.label}: {told.words}")  # noqa: T201
+    for step in told.steps:
+        detail = f": {step['detail']}" if step.get("detail") else ""
+        print(f"  {plain(step.get('step'))}: {plain(step.get('status'))}{plain(detail)}")  # noqa: T201
+    return told.open and await _watch(session, each)
+
+
+async def _watch(session: HealSession, each: Candidate) -> bool:
+    """Poll until a heal is verified, at most for `heal.verify_within`, and say so."""
+    clock, config = session.clock, session.settings.config
+    end = clock.monotonic() + config.heal.verify_within.total_seconds()
+    console = Console(stderr=True)
+    status = console.status("waiting for the polls to confirm") if console.is_terminal else nullcontext()
+    with status:
+        while clock.monotonic() < end:
+            await clock.sleep(min(VERIFY_EVERY, config.poll.interval.total_seconds()))
+            await session.poller.poll(each.target)
+            state = session.poller.fleet.targets[each.target]
+            if await asyncio.to_thread(session.manual.verified, state, each.number):
+                print(f"{each.label}: mended")  # noqa: T201
+                return True
+    print(f"{each.label}: not mended yet; the daemon goes on watching")  # noqa: T201
+    return False
+
+
+def history(settings: Settings, number: str | None, output: str) -> int:
+    """Print the ledger, newest first. Returns 0."""
+    store = _opened(settings)
+    attempts = store.ledger.history(_number(number) if number else None)
+    store.close()
+    if output == "json":
+        print(json.dumps([_attempt_as_json(each) for each in attempts], ensure_ascii=False, indent=2))  # noqa: T201
+        return DONE
+    table = Table("attempt", "number", "issues", "claimed", "sent", "HTTP", "status", "outcome", "why")
+    for each in attempts:
+        cells = (
+            *(str(each.id), each.number, " ".join(each.issues), _moment(each.claimed_at), _moment(each.sent_at)),
+            *(str(each.http_status or ""), each.status.value, each.outcome.value if each.outcome else "", each.reason),
+        )
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    print_table(table)
+    return DONE
+
+
+def release(settings: Settings, number: str, reason: str) -> int:
+    """Lift a DID's quarantine or backoff. Returns 0 when there was something to lift, else 1."""
+    store = _opened(settings)
+    done = store.ledger.release(_number(number), reason, SystemClock().time())
+    store.close()
+    print("; ".join(done) if done else "there is nothing to lift")  # noqa: T201
+    return DONE if done else NO
+
+
+def pause(settings: Settings, reason: str) -> int:
+    """Stop all automatic healing. Returns 0."""
+    store = _opened(settings)
+    store.ledger.pause(reason)
+    store.close()
+    print("healing is paused on every replica that shares this store; start again with heal resume")  # noqa: T201
+    return DONE
+
+
+def resume(settings: Settings) -> int:
+    """Start automatic healing again. Returns 0."""
+    store = _opened(settings)
+    store.ledger.resume(SystemClock().time())
+    store.close()
+    print("healing goes on; the budgets count what was sent before")  # noqa: T201
+    return DONE
+
+
+def _opened(settings: Settings) -> Store:
+    store = Store(settings.config)
+    store.open()
+    return store
+
+
+def _moment(at: float | None) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at else ""
+
+
+def _attempt_as_json(attempt: Attempt) -> dict[str, Any]:
+    shown = {key: value for key, value in asdict(attempt).items() if key != "token"}
+    return {**shown, "status": attempt.status.value, "outcome": attempt.outcome and attempt.outcome.value}

@@ -1,0 +1,76 @@
+"""What a command that asks the API once needs: clients, a poller, and a fleet that was just polled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
+
+from exporter.app import build_clients, build_poller
+from exporter.clock import SystemClock
+from exporter.exposition import Exposition
+from exporter.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from exporter.config import Settings
+
+
+class Session:
+    """A fleet that was polled when the context was entered."""
+
+    def __init__(self, settings: Settings) -> None:
+        telemetry = Telemetry()
+        self.settings = settings
+        self.clock = SystemClock()
+        self.clients = build_clients(settings, telemetry, self.clock)
+        self.poller = build_poller(settings, self.clients, Exposition(telemetry.render), self.clock)
+
+    async def __aenter__(self) -> Self:
+        """Poll every target once, showing progress on a terminal when there are several."""
+        try:
+            await self._poll()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what was opened."""
+        await self._close()
+
+    @property
+    def unknown(self) -> list[str]:
+        """The targets whose poll failed, each in words."""
+        return [
+            f"{target.account} {target.connection}: the poll failed, so nothing is known of its DIDs"
+            for target, state in sorted(self.poller.fleet.targets.items())
+            if not state.up
+        ]
+
+    async def _poll(self) -> None:
+        for account in self.clients:
+            await self.poller.discover(account)
+        targets = sorted(self.poller.fleet.targets)
+        config = self.settings.config
+        waiting = 60 * len(targets) / config.api.requests_per_minute  # for places in the budget, in seconds
+        patience = max(config.poll.interval, config.api.timeout).total_seconds() + waiting
+        await self.poller.plan(dict.fromkeys(targets, patience))
+        console = Console(stderr=True)
+        quiet = not console.is_terminal or len(targets) == 1
+        with Progress(console=console, transient=True, disable=quiet) as progress:
+            task = progress.add_task("polling", total=len(targets))
+            for done in asyncio.as_completed([self.poller.poll(target) for target in targets]):
+                await done
+                progress.advance(task)
+
+    async def _close(self) -> None:
+        self.poller.close()
+        for client in self.clients.values():
+            await client.aclose()
