@@ -1,0 +1,55 @@
+"""The product's parts, joined for a measurement."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from benchmarks.running import KEY
+from exporter.app import build_clients
+from exporter.clock import SystemClock
+from exporter.config import Config, Settings
+from exporter.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from exporter.model import Target
+    from exporter.poller import Sink
+    from exporter.snapshots import Fleet
+    from exporter.telemetry import Telemetry
+    from exporter.vocobase import VocobaseClient
+
+ACCOUNT: Final = "bench"
+INTERVAL: Final = 60.0
+
+
+class Nowhere:
+    """A sink that shows nothing."""
+
+    def update(self, fleet: Fleet, target: Target | None = None) -> None:
+        """Show nothing."""
+
+    def refresh_own(self) -> None:
+        """Show nothing."""
+
+
+@asynccontextmanager
+async def poller_of(api: str, sink: Sink, telemetry: Telemetry) -> AsyncIterator[tuple[Poller, VocobaseClient]]:
+    """Return a poller that knows its targets, and its client. `api` is the simulator's base URL."""
+    limits = {"base_url": api, "requests_per_minute": 100_000}
+    config = Config.model_validate({"api": limits, "accounts": [{"name": ACCOUNT, "api_key_env": "BENCH_KEY"}]})
+    clock = SystemClock()
+    clients = build_clients(Settings(config, {ACCOUNT: SecretStr(KEY)}), telemetry, clock)
+    accounts = {account.name: account for account in config.accounts}
+    poller = Poller(accounts, clients, sink, clock=clock, stale_after=INTERVAL * 60)
+    try:
+        await poller.discover(ACCOUNT)
+        await poller.plan(dict.fromkeys(poller.fleet.targets, INTERVAL))
+        yield poller, clients[ACCOUNT]
+    finally:
+        poller.close()
+        for client in clients.values():
+            await client.aclose()
