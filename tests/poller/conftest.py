@@ -1,0 +1,182 @@
+"""A poller with the real client, the real rendering and a simulator, in process, on a clock that tests move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from exporter.config import Account, Config
+from exporter.exposition import Exposition
+from exporter.logs import set_up_logging
+from exporter.poller import Poller
+from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
+from exporter.telemetry import Telemetry
+from exporter.vocobase import RequestBudget, VocobaseClient
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from exporter.model import Target
+    from exporter.poller import Sink
+
+KEY = "rg_live_canary0123456789"
+LONG = 20.0  # seconds of real time after which a test has failed
+
+
+class DrivenClock(ManualClock):
+    """Moves on by itself to the next sleeper, as long as something is waited for."""
+
+    def _next(self) -> float | None:
+        return min((when for when, _, waker in self._sleepers if not waker.done()), default=None)
+
+    async def drive(self, work: Awaitable[Any]) -> Any:  # noqa: ANN401 - whatever the work returns
+        task = asyncio.ensure_future(work)
+        async with asyncio.timeout(LONG):
+            while not task.done():
+                due = self._next()
+                if due is None:
+                    await asyncio.wait({task}, timeout=0.001)
+                else:
+                    await self.advance(due - self.monotonic())
+        return task.result()
+
+
+async def _forever(_: float) -> None:
+    await asyncio.Event().wait()
+
+
+@dataclass
+class Parts:
+    """What a test has in hand. The simulator is `simulators[account]`."""
+
+    poller: Poller
+    clock: DrivenClock
+    exposition: Exposition
+    telemetry: Telemetry
+    simulators: dict[str, Simulator]
+    log: io.StringIO
+    default: str = field(default="main")
+
+    @property
+    def simulator(self) -> Simulator:
+        return self.simulators[self.default]
+
+    @property
+    def targets(self) -> list[Target]:
+        return sorted(self.poller.fleet.targets)
+
+    async def poll(self, target: Target | None = None) -> None:
+        """Poll one target, or all of them, to the end."""
+        for each in [target] if target else self.targets:
+            await self.clock.drive(self.poller.poll(each))
+
+    async def discover(self, account: str = "main") -> bool:
+        """Look up the connections of an account; poll nothing."""
+        settled = bool(await self.clock.drive(self.poller.discover(account)))
+        await self.poller.plan(dict.fromkeys(self.targets, 60.0))
+        return settled
+
+    @property
+    def text(self) -> str:
+        """What /metrics would say."""
+        return b"".join(self.exposition.bodies.text.plain).decode()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return the value of the one series that has these labels; `None` where there is none."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        found = [
+            line
+            for line in self.text.split("\n")
+            if line.startswith(f"{name}{{") and all(each in line for each in wanted)
+        ]
+        assert len(found) <= 1
+        return float(found[0].rpartition(" ")[2]) if found else None
+
+    def said(self, *messages: str) -> list[dict[str, Any]]:
+        """Return what was logged, or of that what has one of these messages."""
+        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line for line in lines if not messages or line["msg"] in messages]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Return what is logged as JSON; leave the logging of the process as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("exporter")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    stream = io.StringIO()
+    set_up_logging("debug", "json", stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
+    """Return what makes a poller: options of the simulator, the account's configuration, of the API and of the poller.
+
+    `accounts` makes several, each with a simulator of its own; `wrap` puts a sink around the exposition; `online=False`
+    leaves the simulator out; a `stuck` one never gets to the end of a wait.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+
+        def begin(
+            *,
+            accounts: dict[str, dict[str, Any]] | None = None,
+            account: dict[str, Any] | None = None,
+            api: dict[str, Any] | None = None,
+            wrap: Callable[[Sink], Sink] | None = None,
+            hash_key: bytes | None = None,
+            online: bool = True,
+            stuck: bool = False,
+            **options: Any,  # noqa: ANN401 - any option of the simulator
+        ) -> Parts:
+            clock, telemetry = DrivenClock(), Telemetry()
+            named = {
+                name: Account.model_validate({"name": name, "api_key_env": "KEY", **given})
+                for name, given in (accounts or {"main": account or {}}).items()
+            }
+            config = Config.model_validate({"api": {"base_url": "http://simulator/api/v2", **(api or {})}})
+            clients, simulators = {}, {}
+            for name in named:
+                app = create_app(
+                    SimulatorOptions(**options), clock=clock.time, sleep=_forever if stuck else clock.sleep
+                )
+                simulators[name] = simulator_of(app)
+                budget = RequestBudget(config.api.requests_per_minute, clock)
+                telemetry.watch_budget(name, lambda budget=budget: budget.remaining)  # type: ignore[misc]
+                clients[name] = VocobaseClient(
+                    config,
+                    name,
+                    SecretStr(KEY),
+                    budget=budget,
+                    observer=telemetry,
+                    clock=clock,
+                    transport=httpx.ASGITransport(app) if online else None,
+                )
+                stack.push_async_callback(clients[name].aclose)
+            exposition = Exposition(telemetry.render)
+            sink = wrap(exposition) if wrap else exposition
+            poller = Poller(named, clients, sink, clock=clock, stale_after=300.0, hash_key=hash_key)
+            stack.callback(poller.close)
+            stack.push_async_callback(poller.stop)
+            return Parts(poller, clock, exposition, telemetry, simulators, log, next(iter(named)))
+
+        yield begin

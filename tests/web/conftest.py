@@ -1,0 +1,142 @@
+"""A whole exporter on loopback, in a thread of its own: the simulator in process, the server on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from exporter.app import build_poller
+from exporter.clock import SystemClock
+from exporter.config import Config, Settings, parse_address
+from exporter.exposition import Exposition
+from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
+from exporter.telemetry import Telemetry
+from exporter.vocobase import RequestBudget, VocobaseClient
+from exporter.web import Server, Site, create_site, open_sockets
+from tests.support.http import Reply, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from exporter.poller import Poller
+
+T = TypeVar("T")
+KEY = "rg_live_MadeUpKeyOfTheTests"
+EVERYTHING = {"accounts": [{"api_key_env": "VOCOBASE_API_KEY"}]}
+
+
+@dataclass(slots=True)
+class Web:
+    """A running exporter, as a test sees it from outside and, to set the scene, from inside."""
+
+    simulator: Simulator
+    interval: float
+    port: int = 0
+    poller: Poller = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+
+    def get(self, target: str, method: str = "GET", **headers: str) -> Reply:
+        """Ask for something; header names are written with _ for -."""
+        return ask(self.port, target, method, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the exporter's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def discover(self) -> None:
+        """Look up the connections and plan their polls."""
+
+        async def work() -> None:
+            await self.poller.discover("default")
+            await self.poller.plan(dict.fromkeys(self.poller.fleet.targets, self.interval))
+
+        self.call(work())
+
+    def poll(self) -> None:
+        """Poll every target once."""
+
+        async def work() -> None:
+            for target in self.poller.fleet.targets:
+                await self.poller.poll(target)
+
+        self.call(work())
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Web]]:
+    """Return what starts an exporter: `polled` once or not yet, with a configuration and the simulator's options."""
+    with _starting() as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    """Return an exporter of three DIDs, polled once, that all tests of a module look at and none changes."""
+    with _starting() as begin:
+        yield begin()
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[Callable[..., Web]]:
+    with contextlib.ExitStack() as stack:
+
+        def begin(
+            config: dict[str, Any] | None = None,
+            *,
+            polled: bool = True,
+            interval: float = 60,
+            server: dict[str, Any] | None = None,
+            **options: Any,  # noqa: ANN401 - any of the simulator's
+        ) -> Web:
+            settings = Settings(Config.model_validate(config or EVERYTHING), {"default": SecretStr(KEY)})
+            app = create_app(SimulatorOptions(**{"dids": 3, "rate_limit": 0, **options}))
+            web = Web(simulator_of(app), interval)
+            ready = threading.Event()
+            running: list[Server] = []
+
+            async def live() -> None:
+                clock, telemetry = SystemClock(), Telemetry()
+                client = VocobaseClient(
+                    settings.config,
+                    "default",
+                    settings.api_keys["default"],
+                    budget=RequestBudget(settings.config.api.requests_per_minute, clock),
+                    observer=telemetry,
+                    clock=clock,
+                    transport=httpx.ASGITransport(app),
+                )
+                exposition = Exposition(telemetry.render)
+                exposition.refresh_own()
+                web.poller = build_poller(settings, {"default": client}, exposition, clock)
+                web._loop = asyncio.get_running_loop()  # noqa: SLF001 - it is this one
+                sockets = open_sockets(parse_address("127.0.0.1:0"))
+                web.port = sockets[0].getsockname()[1]
+                running.append(Server(create_site(Site(settings.config, web.poller, exposition)), **(server or {})))
+                ready.set()
+                await running[0].serve(list(sockets))
+                await web.poller.stop()
+                web.poller.close()
+                await client.aclose()
+
+            thread = threading.Thread(target=asyncio.run, args=[live()])
+            thread.start()
+
+            def stop() -> None:
+                running[0].should_exit = True
+                thread.join(20)
+
+            assert ready.wait(20)
+            stack.callback(stop)
+            if polled:
+                web.discover()
+                web.poll()
+            return web
+
+        yield begin
