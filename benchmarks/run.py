@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.healing import claims_a_second, controller_cost, decision_seconds, postgres_url, sqlite_url
 from benchmarks.inside import Changer, lag_of_polls, steps_of_poll, work_after_poll
 from benchmarks.running import Running, answers, base_url, exporter, free_port, listens, simulator, started, wait_for
 from benchmarks.scraping import Scraper, rate, value
@@ -34,6 +35,7 @@ FASTER: Final = 1000  # times, than the baseline
 SLOWEST: Final = 250.0  # milliseconds a scrape may take while polls go on
 MOST_MEMORY: Final = 250.0  # MiB
 SLACK: Final = 0.2  # seconds, beside interval and duration, from a change to /metrics
+DECISION: Final = 50.0  # milliseconds
 FIRST: Final = 1.5  # seconds from the start to the first answer
 CHURN, OUTAGE = 18.0, 200.0  # half of the fleet broken in the end, 0.5 % of it changing each second
 INTERVAL: Final = 2.0  # seconds between polls while scrapes are watched: 1 % changes from one to the next
@@ -56,6 +58,7 @@ class Sizes:
     polls: int = 15
     rate_seconds: float = 4.0
     starts: int = 5
+    claims: int = 300
 
 
 def _note(text: str) -> None:
@@ -232,6 +235,22 @@ def starting(sizes: Sizes) -> Iterator[Row]:
     yield Row("of it imports (timed by Python, which slows them), ms", f"{seconds * 1000:.0f}: {slowest}")
 
 
+def healing(sizes: Sizes) -> Iterator[Row]:
+    """Decide, claim, and see what the controller costs when nothing is healed."""
+    spent = decision_seconds(sizes.dids, sizes.polls)
+    yield at_most(f"to decide about {sizes.dids:,} DIDs, a tenth broken", spent * 1000, DECISION, "ms")
+    with sqlite_url() as url:
+        yield Row("claims a second, two transactions each, SQLite", f"{claims_a_second(url, sizes.claims):,.0f}")
+    with postgres_url() as found:
+        rate_there = f"{claims_a_second(found, sizes.claims):,.0f}" if found else "not installed here"
+        yield Row("the same, PostgreSQL", rate_there)
+    without, off = controller_cost(sizes.dids, sizes.polls)
+    yield Row(
+        "CPU of a poll's follow-up without a controller, and with one when healing is off",
+        f"{_ms(without)}, {_ms(off)}",
+    )
+
+
 def measure(sizes: Sizes) -> str:
     """Measure everything and return the table."""
     many = f"{sizes.targets:,} targets of {sizes.dids_each:,} DIDs"
@@ -250,6 +269,7 @@ def measure(sizes: Sizes) -> str:
             lambda: scrapes_while_polling(sizes, fleet, sizes.targets, FLEETS_INTERVAL),
         ),
         (one, lambda: work_of_one_target(sizes)),
+        ("Healing", lambda: healing(sizes)),
         ("Start", lambda: starting(sizes)),
     )
     sections: list[tuple[str, list[Row]]] = []

@@ -1,0 +1,82 @@
+"""docs/reference/http.md and the routes of the web server say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from exporter.clock import SystemClock
+from exporter.config import Config
+from exporter.exposition import Exposition
+from exporter.poller import Poller
+from exporter.telemetry import Telemetry
+from exporter.web import Site, create_site
+from exporter.web.server import DRAIN, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
+from tests.support.markdown import codes, read, rows, section
+
+PAGE = "docs/reference/http.md"
+LIMITS = {
+    "Request line and headers": f"{MAX_HEADERS:,} bytes",
+    "Time for a request's headers": f"{HEADER_TIMEOUT:g} s",
+    "Connections at once": str(MAX_CONNECTIONS),
+    "Idle connection": f"{KEEP_ALIVE} s",
+}
+Routes = dict[str, frozenset[str]]
+
+
+def in_the_code() -> Routes:
+    exposition = Exposition(Telemetry().render)
+    poller = Poller({}, {}, exposition, clock=SystemClock(), stale_after=300)
+    app = create_site(Site(Config(), poller, exposition))
+    poller.close()
+    found: Routes = {}
+    for route in app.routes:
+        assert isinstance(route, Route), f"{route} is no plain route: this test has to learn about it"
+        found[route.path] = found.get(route.path, frozenset()) | frozenset(route.methods or ())
+    return found
+
+
+def in_the_docs(text: str) -> Routes:
+    return {
+        codes(row["Path"])[0]: frozenset(method.strip() for method in row["Methods"].split(","))
+        for row in rows(text)
+        if "Path" in row
+    }
+
+
+def differences(text: str) -> dict[str, tuple[Any, Any]]:
+    """Return what code and page say differently: the code's word and the page's."""
+    code, page = in_the_code(), in_the_docs(text)
+    wrong: dict[str, tuple[Any, Any]] = {
+        path: (code.get(path), page.get(path)) for path in code.keys() | page.keys() if code.get(path) != page.get(path)
+    }
+    limits = {row["Limit"]: row["Value"] for row in rows(text) if "Limit" in row}
+    return wrong | {
+        name: (LIMITS.get(name), limits.get(name))
+        for name in LIMITS.keys() | limits.keys()
+        if LIMITS.get(name) != limits.get(name)
+    }
+
+
+def test_the_page_names_every_path_with_its_methods_and_no_other() -> None:
+    assert differences(read(PAGE)) == {}
+
+
+def test_the_page_says_how_long_requests_have_at_the_end() -> None:
+    assert f"At SIGTERM requests under way have {DRAIN:g} s to end." in section(read(PAGE), "Limits").text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("| `/config` | GET, HEAD |", "| `/config` | GET, POST |", {"/config"}),
+        ("| `/-/ready` |", "| `/ready` |", {"/-/ready", "/ready"}),
+        ("| 16,384 bytes |", "| 8,192 bytes |", {"Request line and headers"}),
+    ],
+)
+def test_a_page_that_says_something_else_is_noticed(old: str, new: str, found: set[str]) -> None:
+    text = read(PAGE)
+    assert old in text
+    assert set(differences(text.replace(old, new, 1))) - set(differences(text)) == found
