@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exporter.config.schema import Heal
     from exporter.model import Snapshot
     from exporter.snapshots import Watch
+    from exporter.store.records import Attempt
 
 _NEW = Track()
 
@@ -97,19 +98,21 @@ def _concerned(
         if not did.ready and (did.state in issues or not issues.isdisjoint(did.entry.issues))
     }
     broken |= {number for number, did in snapshot.dids.items() if did.ready and did.entry.issues}
-    here = snapshot.target
+    here = snapshot.target  # and a DID that came here from another connection, or before connections could be listed
     known = {
-        number for number, record in records.items() if _is_here(record, here) and record.state is not HealState.IDLE
+        number
+        for number, record in records.items()
+        if record.state is not HealState.IDLE and (_is_here(record, here) or number in snapshot.dids)
     }
     tried = {
         number
         for number, count in counts.items()
-        if count.open and (count.open.account, count.open.connection) == (here.account, here.connection)
+        if count.open and (_is_here(count.open, here) or number in snapshot.dids)
     }
     return sorted(broken | known | tried | {number for number in followed if number in snapshot.dids})
 
 
-def _is_here(record: DidRecord, target: Target) -> bool:
+def _is_here(record: DidRecord | Attempt, target: Target) -> bool:
     return (record.account, record.connection) == (target.account, target.connection)
 
 

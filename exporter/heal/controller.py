@@ -23,7 +23,7 @@ from exporter.heal.assess import Followed, assess, restarted
 from exporter.heal.executor import execute
 from exporter.heal.policy import Move, Resolve, Send, TargetView
 from exporter.logs import FailureLog
-from exporter.model import Guard, HealState, Outcome, Target
+from exporter.model import MISSING, Guard, HealState, Outcome, Target
 from exporter.snapshots import Healing, TargetState, Watch
 from exporter.store.records import (
     AccountRecord,
@@ -79,6 +79,7 @@ class _Seen:
     view: TargetView
     healing: Healing
     polls: int = -1  # polls of the target, up to the last that was judged
+    heard: float = 0.0  # when that one's answer was there, on the clock's `monotonic`
     complete: int = 0  # those of them that were complete
     followed: Mapping[str, Followed] = field(default_factory=dict)
     unwritten: list[Transition] = field(default_factory=list)
@@ -105,6 +106,7 @@ class Controller:
     ) -> None:
         self._heal = config.heal
         self._retention = config.store.retention.total_seconds()
+        self._counted = max(config.heal.attempts_window.total_seconds(), policy.HOUR)  # what budgets still count
         self._store = store
         self._clients = clients
         self._watches = watches
@@ -114,7 +116,7 @@ class Controller:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._seen: dict[Target, _Seen] = {}
-        self._queue: asyncio.Queue[tuple[TargetState, TargetState]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "store")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._unrecorded: dict[int, tuple[Attempt, Result]] = {}
@@ -141,14 +143,14 @@ class Controller:
 
     def polled(self, before: TargetState, after: TargetState) -> None:
         """Take in a complete poll."""
-        self._queue.put_nowait((before, after))
+        self._queue.put_nowait((before, after, self._clock.monotonic()))
 
     async def run(self) -> None:
         """Judge polls until cancelled."""
         while True:
-            before, after = await self._queue.get()
+            before, after, heard = await self._queue.get()
             try:
-                await self._judge(before, after)
+                await self._judge(before, after, heard)
             except StoreError:
                 await self._show_down()
             except Exception:  # a bug of ours must not end healing unseen
@@ -176,12 +178,12 @@ class Controller:
                 await self._record(attempt, result)
             if self._clock.monotonic() - self._pruned > PRUNE_EVERY:
                 self._pruned = self._clock.monotonic()
-                await self._call(self._store.ledger.prune, now - self._retention)
+                await self._call(self._store.ledger.prune, now - max(self._retention, self._counted))
                 await self._call(self._store.history.prune, now - self._retention)
+            facts = {account: await self._facts(account, now) for account in self._clients}  # and share their pauses
             for target, seen in list(self._seen.items()):
                 if self.enabled:
-                    facts = await self._facts(target.account, now)
-                    await self._show(target, seen, self._held(seen, facts, now))
+                    await self._show(target, seen, self._held(seen, facts[target.account], now))
         except StoreError:
             await self._show_down()
 
@@ -196,14 +198,14 @@ class Controller:
 
     # One poll
 
-    async def _judge(self, before: TargetState, after: TargetState) -> None:
+    async def _judge(self, before: TargetState, after: TargetState, heard: float) -> None:
         target, snapshot = after.target, after.snapshot
         if snapshot is None:
             return
         if not self._up:
             await self._open()
         seen = self._seen.setdefault(target, _Seen(TargetView(target), Healing(mode=self._heal.mode)))
-        passed = snapshot.at - seen.view.at if seen.polls == after.polls - 1 else 0.0
+        passed = heard - seen.heard if seen.polls == after.polls - 1 else 0.0
         complete = after.polls - sum(after.failures.values())
         if complete != seen.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
             seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
@@ -219,6 +221,7 @@ class Controller:
                 seen.view,
                 at=snapshot.at,
                 total=len(snapshot.dids),
+                listed=sum(did.state != MISSING for did in snapshot.dids.values()),
                 unhealthy=_unhealthy(snapshot.dids.values(), counts, target),
                 config=self._heal,
                 resumed_at=facts.resumed_at,
@@ -235,7 +238,7 @@ class Controller:
             passed=passed,
             now=now,
         )
-        seen.polls, seen.complete, seen.followed = after.polls, complete, found.followed
+        seen.polls, seen.heard, seen.complete, seen.followed = after.polls, heard, complete, found.followed
         for decision in found.decisions:
             if isinstance(decision.action, Resolve):
                 await self._resolve(target, decision.action)
@@ -258,7 +261,7 @@ class Controller:
         seen.unwritten += [
             Transition(*key, did.number, did.since, None, did.state, did.codes)
             for did in snapshot.dids.values()
-            if (old := before.memory.get(did.number)) is None or old.state != did.state
+            if (old := before.memory.get(did.number)) is not did and (old is None or old.state != did.state)
         ]
         del seen.unwritten[:-MOST_UNWRITTEN]
         seen.gone = (seen.gone | (before.memory.keys() - snapshot.dids.keys())) - snapshot.dids.keys()
@@ -346,7 +349,6 @@ class Controller:
 
         account = attempt.account
         try:
-            facts = await self._facts(account, self._clock.time())
             result = await execute(
                 self._clients[account],
                 send.body,
@@ -354,7 +356,6 @@ class Controller:
                 clock=self._clock,
                 claimed_at=started,
                 fingerprint=self._fingerprints[account],
-                forbidden_before=self._clock.time() - facts.forbidden_at < policy.FORBIDDEN_WITHIN,
             )
         except StoreError:  # whether the row says sent is not known, but nothing was sent
             reason = "the store did not answer before the request, so nothing was sent"
@@ -409,6 +410,8 @@ class Controller:
 
     async def _open(self) -> None:
         await self._call(self._store.open)
+        self._up = True
+        self._observer.store_answers(up=True)
         self._failures.worked("store")
         for seen in self._seen.values():  # whatever happened meanwhile: look again before acting
             seen.view = replace(seen.view, complete_polls=0)
@@ -424,9 +427,6 @@ class Controller:
         except StoreError as error:
             self._down(error)
             raise
-        if not self._up:
-            self._up = True
-            self._observer.store_answers(up=True)
         return answer
 
     def _down(self, error: StoreError) -> None:
@@ -441,13 +441,17 @@ class Controller:
             client.budget.pause(facts.key_paused_until - now)
         elif client.budget.paused_for > 1:
             await self._call(self._store.ledger.pause_key, account, now + client.budget.paused_for)
-        if facts.latched is not None and facts.latch_print != fingerprint and self._polls_work(account):
+        if (
+            facts.latched is not None
+            and facts.latch_print != fingerprint
+            and self._polled_since(account, facts.latched_at)
+        ):
             await self._call(self._store.ledger.unlatch, account, fingerprint)
             return await self._call(self._store.ledger.account, account, now)
         return facts
 
-    def _polls_work(self, account: str) -> bool:
-        return any(target.account == account and seen.view.complete_polls for target, seen in self._seen.items())
+    def _polled_since(self, account: str, when: float) -> bool:
+        return any(target.account == account and seen.view.at > when for target, seen in self._seen.items())
 
     async def _in_flight(self, target: Target) -> list[Attempt]:
         facts = await self._facts(target.account, self._clock.time())

@@ -39,7 +39,6 @@ async def execute(
     clock: Clock,
     claimed_at: float,
     fingerprint: str,
-    forbidden_before: bool,
 ) -> Result:
     """Send a claimed request and return what became of it. Never raises `ApiError`.
 
@@ -59,7 +58,7 @@ async def execute(
             return Result(Status.ENDED, Outcome.NOT_SENT, NOT_ALLOWED, charged=False, feeds=False, backoff=False)
         said = parse_call_ready(answer)
     except ApiError as error:
-        return result_of(error, fingerprint=fingerprint, forbidden_before=forbidden_before)
+        return result_of(error, fingerprint=fingerprint)
     return Result(
         Status.VERIFYING,
         None,
@@ -73,8 +72,8 @@ async def execute(
     )
 
 
-def result_of(error: ApiError, *, fingerprint: str, forbidden_before: bool) -> Result:
-    """Say what a failed request means. `forbidden_before`: a 403 came on this account within ten minutes before."""
+def result_of(error: ApiError, *, fingerprint: str) -> Result:
+    """Say what a failed request means. Whether a 403 is the second one, the ledger knows."""
     status = error.status if isinstance(error, RejectedError) else None
     why = str(error)
 
@@ -89,8 +88,7 @@ def result_of(error: ApiError, *, fingerprint: str, forbidden_before: bool) -> R
         case AuthError() | RedirectError():
             return ended(Outcome.REJECTED, charged=False, backoff=False, latch=why, latch_print=fingerprint)
         case ForbiddenError():
-            latch = f"{why}, twice within 10 minutes" if forbidden_before else None
-            return ended(Outcome.REJECTED, charged=True, forbidden=True, latch=latch, latch_print=fingerprint)
+            return ended(Outcome.REJECTED, charged=True, forbidden=True, latch_print=fingerprint)
         case RateLimitedError():
             seconds = PAUSE if error.retry_after is None else min(error.retry_after, LONGEST_PAUSE)
             return ended(Outcome.REJECTED, charged=False, feeds=False, backoff=False, key_pause=seconds)

@@ -160,7 +160,6 @@ class Manual:
             async def begin() -> bool:
                 return self._store.ledger.begin_send(claimed, judge, self._clock.time())
 
-            facts = self._store.ledger.account(target.account, now)
             result = await execute(
                 self._clients[target.account],
                 candidate.body,
@@ -168,7 +167,6 @@ class Manual:
                 clock=self._clock,
                 claimed_at=started,
                 fingerprint=self._fingerprints[target.account],
-                forbidden_before=now - facts.forbidden_at < policy.FORBIDDEN_WITHIN,
             )
             self._record(claimed, result)
         except StoreError as error:

@@ -34,7 +34,6 @@ AGREEING_POLLS: Final = 3  # in a row, under `max_unhealthy`, or that agree abou
 LEAST_UNHEALTHY: Final = 3  # `max_unhealthy` never means fewer
 SUSPECT_SHARE: Final = 0.1  # of the DIDs, lost from one poll to the next
 SUSPECT_LEAST: Final = 3
-FORBIDDEN_WITHIN: Final = 600.0  # seconds; a second 403 within that latches the account
 
 
 FORCEABLE: Final = frozenset(Guard) - {Guard.STORE, Guard.RATE_LIMITED, Guard.STALE}
@@ -74,7 +73,7 @@ class Track:
     clean_polls: int = 0
     clean_for: float = 0.0
     attempt: int | None = None  # the attempt that is being verified
-    unresolved_for: float = 0.0  # since its answer was there, without being clean
+    unresolved_for: float = 0.0  # since its answer was there
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +85,13 @@ class TargetView:
     interval: float = 0.0
     complete_polls: int = 0  # since the start
     total: int = 0
+    listed: int = 0  # those of them that the API listed
     unhealthy: int = 0
     held_since_over: bool = False  # unhealthy was over the limit, and not yet long enough under it
     polls_under: int = 0
     suspect: str = ""  # why the last polls are doubted
     suspect_at: float = 0.0
-    suspect_total: int = 0
+    suspect_listed: int = 0
     suspect_agreed: int = 0
     suspect_before: int = 0
 
@@ -189,7 +189,7 @@ def follow(track: Track, seen: Observation, at: float, passed: float, attempt: A
         clean_polls=track.clean_polls + 1 if clean else 0,
         clean_for=track.clean_for + passed if clean and track.clean_polls else 0.0,
         attempt=attempt.id if answered and attempt else None,
-        unresolved_for=track.unresolved_for + passed if same and not clean else 0.0,
+        unresolved_for=track.unresolved_for + passed if same else 0.0,
     )
 
 
@@ -262,7 +262,8 @@ def _verify(attempt: Attempt, track: Track, number: str, config: Heal) -> Decisi
             Resolve(attempt, succeeded=True, reason=f"{CLEAN_POLLS} complete polls without the issue"),
         )
     within = config.verify_within
-    if track.attempt == attempt.id and track.unresolved_for >= within.total_seconds():
+    # A poll that is clean when the time is up gets its second one; a DID that flaps does not get for ever.
+    if track.attempt == attempt.id and not track.clean_polls and track.unresolved_for >= within.total_seconds():
         return Decision(
             number,
             HealState.VERIFYING,
@@ -294,7 +295,7 @@ def _confirm(
             f"{', '.join(seen.issues)} in {track.broken_polls} of {config.confirm_polls} complete polls, "
             f"for {track.broken_for:.0f} s of {format_duration(config.confirm_for)}",
         )
-    if now - attempts.would_at < WOULD_HOLD:
+    if config.mode == "observe" and now - attempts.would_at < WOULD_HOLD:
         return Decision(number, HealState.PENDING, "observe mode would have sent within the last hour")
     return Decision(
         number,
@@ -393,9 +394,19 @@ def backoff_seconds(config: Heal, failures: int, jitter: float) -> float:
 
 
 def view_after(
-    view: TargetView, *, at: float, total: int, unhealthy: int, config: Heal, resumed_at: float
+    view: TargetView,
+    *,
+    at: float,
+    total: int,
+    unhealthy: int,
+    config: Heal,
+    resumed_at: float,
+    listed: int | None = None,
 ) -> TargetView:
-    """Return the view of a target after one more complete poll."""
+    """Return the view of a target after one more complete poll.
+
+    `listed` are the DIDs that the API listed: all, where nothing else is said.
+    """
     over = unhealthy > _most_unhealthy(config, total)
     under = 0 if over else view.polls_under + 1
     held = over or (view.held_since_over and under < AGREEING_POLLS)
@@ -405,6 +416,7 @@ def view_after(
             at=at,
             complete_polls=view.complete_polls + 1,
             total=total,
+            listed=total if listed is None else listed,
             unhealthy=unhealthy,
             held_since_over=held,
             polls_under=under,
@@ -417,20 +429,20 @@ def view_after(
 def _suspicion(view: TargetView, *, before: TargetView, resumed_at: float) -> TargetView:
     """Doubt a poll that lost many DIDs until a person, or polls that agree with it, say that it is so."""
     if before.suspect:
-        recovered = view.total >= before.suspect_before - max(SUSPECT_LEAST - 1, before.suspect_before * SUSPECT_SHARE)
-        agreed = before.suspect_agreed + 1 if abs(view.total - before.suspect_total) < SUSPECT_LEAST else 0
+        recovered = view.listed >= before.suspect_before - max(SUSPECT_LEAST - 1, before.suspect_before * SUSPECT_SHARE)
+        agreed = before.suspect_agreed + 1 if abs(view.listed - before.suspect_listed) < SUSPECT_LEAST else 0
         if recovered or agreed >= AGREEING_POLLS or resumed_at > before.suspect_at:
             return replace(view, suspect="", suspect_agreed=0)
-        return replace(view, suspect_agreed=agreed, suspect_total=view.total)
-    lost = before.total - view.total
-    if before.complete_polls and lost >= SUSPECT_LEAST and lost > before.total * SUSPECT_SHARE:
+        return replace(view, suspect_agreed=agreed, suspect_listed=view.listed)
+    lost = before.listed - view.listed
+    if lost >= SUSPECT_LEAST and lost > before.listed * SUSPECT_SHARE:
         return replace(
             view,
-            suspect=f"a poll lost {lost} of {before.total} DIDs",
+            suspect=f"a poll lost {lost} of {before.listed} DIDs",
             suspect_at=view.at,
-            suspect_total=view.total,
+            suspect_listed=view.listed,
             suspect_agreed=0,
-            suspect_before=before.total,
+            suspect_before=before.listed,
         )
     return view
 

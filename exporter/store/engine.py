@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,14 +64,29 @@ def _sqlite(engine: Engine) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:  # noqa: ANN401 - the driver's
         connection.isolation_level = None  # transactions are ours to begin
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY * 1000}"):
+        for pragma in (f"busy_timeout={BUSY * 1000}", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # one writer from the start: no upgrade that could fail half-way
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch a database to WAL. Where several do that to a new file at once, SQLite fails without waiting."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 @contextlib.contextmanager
@@ -80,6 +97,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         raise StoreError(f"the store does not answer: {_first_line(error.orig)}") from error
+    except UnicodeEncodeError:
+        raise StoreError("the store refuses: a text that is no Unicode") from None
     except SQLAlchemyError as error:
         raise StoreError(f"the store refuses: {type(error).__name__}") from error
 
@@ -87,7 +106,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 def migrate(engine: Engine) -> None:
     """Bring the schema up to date; replicas that start together wait for each other.
 
-    Raises `StoreVersionError` when the store was written by a newer version.
+    Raises `StoreVersionError` when the store was written by a newer version, `StoreError` when it can't be written.
     """
     config = AlembicConfig()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -102,6 +121,8 @@ def migrate(engine: Engine) -> None:
                 f"the store has schema {current}, which a newer version of voicelink-exporter wrote; upgrade this one"
             )
         if current == script.get_current_head():
+            # A store that can be read and not written, as on a full disk, is no store to heal by.
+            connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
             return
         with EnvironmentContext(config, script, fn=lambda rev, _: script._upgrade_revs("head", rev)) as context:  # noqa: SLF001 - as alembic's own command does
             context.configure(connection=connection, transactional_ddl=True)

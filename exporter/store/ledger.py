@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOUR: Final = 3600.0
 GONE_AFTER: Final = 60.0  # seconds without a sign of life; then a replica's claims are released
+FORBIDDEN_WITHIN: Final = 600.0  # seconds; a second 403 within that latches the account
 RECENT: Final = 50  # ended attempts that the breaker looks at
 
 
@@ -327,10 +328,13 @@ class Ledger:
 
     def _note_account(self, connection: Connection, account: str, result: Result, now: float) -> None:
         values: dict[str, Any] = {}
-        if result.latch:
-            values |= {"latched": result.latch, "latch_print": result.latch_print, "latched_at": now}
-        if result.forbidden:
+        latch = result.latch
+        if result.forbidden:  # decided here, under the lock: several requests may be refused at the same time
             values["forbidden_at"] = now
+            before = connection.execute(select(heal_accounts.c.forbidden_at).where(account_row(account))).scalar_one()
+            latch = f"{result.reason}, twice within 10 minutes" if now - before < FORBIDDEN_WITHIN else None
+        if latch:
+            values |= {"latched": latch, "latch_print": result.latch_print, "latched_at": now}
         if values:
             connection.execute(update(heal_accounts).where(account_row(account)).values(**values))
         if result.key_pause is not None:

@@ -121,7 +121,7 @@ class Result:
     backoff: bool = True  # whether the DID is left alone for a while
     latch: str | None = None  # why the account heals nothing any more
     latch_print: str = ""  # fingerprint of the credential and configuration that were in use
-    forbidden: bool = False
+    forbidden: bool = False  # a 403: the second one within ten minutes latches the account
     key_pause: float | None = None  # seconds
 
 

@@ -13,10 +13,9 @@ import asyncio
 import json
 import random
 import sqlite3
-from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,12 +27,13 @@ from exporter.heal.controller import Controller, fingerprint
 from exporter.model import Answer, Entry, HealState, Target
 from exporter.snapshots import Fleet, Healing, TargetState, Watch, poll_failed, poll_succeeded
 from exporter.store import Store
-from exporter.store.records import Attempt, DidRecord
+from exporter.store.records import Attempt, DidRecord, Refused, Status
 from exporter.vocobase import RequestBudget, VocobaseClient
 from tests.support.api import KEY, Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
 
     from exporter.heal.policy import TargetView
 
@@ -245,7 +245,7 @@ class Replica:
             observer=self.shown,
             fingerprints={ACCOUNT: self.print},
             clock=self.clock,
-            rng=random.Random(1),
+            rng=random.Random(1),  # noqa: S311 - the same each time
         )
         self.controller._thread.shutdown()  # noqa: SLF001 - no threads here
         self.controller._thread = Inline(self)  # type: ignore[assignment] # noqa: SLF001 - the same
@@ -316,6 +316,7 @@ class World:
         self.url = f"sqlite:///{self.file}"
         self.loop = asyncio.new_event_loop()
         self.now = 0.0
+        self.random = random.Random(7)  # noqa: S311 - which DIDs break
         self.started = 0
         self.skew = 0.0
         self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
@@ -537,25 +538,28 @@ class World:
 
     def noted(self, replica: Replica, name: str, args: Sequence[Any], result: Any) -> None:  # noqa: ANN401 - the call's
         """Take in that a database call was committed."""
-        if name == "claim" and isinstance(result, Attempt) and replica.mode != "enforce":
+        judges: dict[str, Callable[[], None]] = {
+            "claim": lambda: self._check_claim(replica, result),
+            "would_send": lambda: self._check_would(replica, result),
+            "begin_send": lambda: self._check_grant(replica, args[0]),
+            "answered": lambda: self._note_answer(replica, args[0], args[1]),
+            "resolve": lambda: self._check_resolved(replica, args[0], args[1]),
+            "unlatch": lambda: self._check_unlatched(replica),
+            "move": lambda: self._check_moved(replica, args[0]),
+            "alive": lambda: self._check_released(result),
+        }
+        if name in judges and result and not isinstance(result, Refused):
+            judges[name]()
+
+    def _check_claim(self, replica: Replica, attempt: Attempt) -> None:
+        if replica.mode != "enforce" or attempt.status is not Status.CLAIMED:
             self.wrong.append(f"a claim in mode {replica.mode}")
-        if name == "would_send" and isinstance(result, Attempt):
-            self._check_would(replica, result)
-        if name == "begin_send" and result:
-            self._check_grant(replica, args[0])
-        if name == "answered" and result:
-            self._note_answer(replica, args[0], args[1])
-        if name == "resolve" and result:
-            self._check_resolved(replica, args[0], args[1])
-        if name == "unlatch" and result:
-            self._check_unlatched(replica)
-        if name == "move" and result:
-            self._check_moved(replica, args[0])
-        if name == "alive":
-            for attempt in result:
-                if attempt.sent_at is not None or attempt.status.value != "ended":
-                    self.wrong.append("a row that may have been sent was released")
-                self.just_ended.add(attempt.id)
+
+    def _check_released(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            if attempt.sent_at is not None:
+                self.wrong.append("a row that may have been sent was released")
+            self.just_ended.add(attempt.id)
 
     def _note_answer(self, replica: Replica, attempt: Attempt, result: Any) -> None:  # noqa: ANN401 - a Result
         post = next((each for each in self.posts if each.attempt.id == attempt.id), None)
@@ -596,7 +600,7 @@ class World:
             self.left_alone[attempt.number] = self.now + 120
 
     def _check_resolved(self, replica: Replica, attempt: Attempt, outcome: Any) -> None:  # noqa: ANN401 - an Outcome
-        """An attempt ends by two clean polls, or by long enough without: all of them begun after it was over."""
+        """Hold that an attempt ends by two clean polls, or long enough without: all begun after it was over."""
         post = next((each for each in self.posts if each.attempt.id == attempt.id), None)
         since = -1.0 if post is None else (post.over if post.over is not None else post.at)
         later = [seen for seen in replica.polls if not seen.complete or seen.started >= since - self.skew - 0.001]
@@ -605,7 +609,7 @@ class World:
             if len(last) < 2 or not all(attempt.number in seen.clean for seen in last[-2:]):
                 self.wrong.append("an attempt was verified without two clean polls after it")
         else:
-            pairs = zip(later, later[1:], strict=False)
+            pairs = pairwise(later)
             observed = sum(two.at - one.at for one, two in pairs if one.complete and two.complete)
             if observed < replica.config.heal.verify_within.total_seconds() - 0.001:
                 self.wrong.append(f"an attempt was given up after {observed:g} s of polls")
@@ -614,7 +618,7 @@ class World:
         self._note_end(attempt, verified=outcome.value == "succeeded", feeds=True, charged=True)
 
     def _check_moved(self, replica: Replica, before: DidRecord) -> None:
-        """A DID changes between attempts only by what this replica's polls saw."""
+        """Hold that a DID changes between attempts only by what this replica's polls saw."""
         number, heal = before.number, replica.config.heal
         state = self.query("SELECT state FROM heal_dids WHERE number = ?", number)[0][0]
         polls = replica.complete()
@@ -706,8 +710,7 @@ class World:
             self.wrong.append("a second request before the first was verified")
 
     def _check_guards(self, replica: Replica, attempt: Attempt, what: str) -> None:
-        heal, number = replica.config.heal, attempt.number
-        polls = replica.complete()
+        heal = replica.config.heal
         if self.paused:
             self.wrong.append(f"{what} while paused")
         if self.latched is not None:
@@ -716,26 +719,32 @@ class World:
             self.wrong.append(f"{what} while the API limits the rate")
         if heal.windows and (replica.clock.time() % HOUR) < 1200:
             self.wrong.append(f"{what} inside a window")
-        if not polls or self.now - polls[-1].at > 2 * INTERVAL + 1 + self.skew:
+        if polls := replica.complete():
+            self._check_data(replica, polls, what)
+            self._check_did(replica, polls, attempt.number, what)
+        else:
+            self.wrong.append(f"{what} without data")
+
+    def _check_data(self, replica: Replica, polls: list[Seen], what: str) -> None:
+        heal, last = replica.config.heal, polls[-1]
+        if self.now - last.at > 2 * INTERVAL + 1 + self.skew:
             self.wrong.append(f"{what} on stale data")
-            return
         if len(polls) < heal.hold_off_polls:
             self.wrong.append(f"{what} while holding off")
-        last = polls[-1]
-        if replica.watch.selective and number in OPTED_OUT:
-            self.wrong.append(f"{what} for a DID with heal: false")
-        if number not in last.healable:
-            self.wrong.append(f"{what} for a DID that isn't broken")
-        confirming = polls[-heal.confirm_polls :]
-        if not all(number in seen.healable for seen in confirming) or len(confirming) < heal.confirm_polls:
-            self.wrong.append(f"{what} for a DID that isn't confirmed")
-        since = next((seen.at for seen in reversed(polls) if number not in seen.healable), polls[0].at)
-        if last.at - since < heal.confirm_for.total_seconds():
-            self.wrong.append(f"{what} for a DID that wasn't broken for long enough")
         if any(seen.unhealthy > max(3.0, heal.max_unhealthy.of(seen.total)) for seen in polls[-3:]):
             self.wrong.append(f"{what} with too many unhealthy")
         if len(polls) > 1 and (lost := polls[-2].listed - last.listed) >= 3 and lost > polls[-2].listed * 0.1:
             self.wrong.append(f"{what} on a poll that lost {lost} DIDs")
+
+    def _check_did(self, replica: Replica, polls: list[Seen], number: str, what: str) -> None:
+        heal = replica.config.heal
+        if replica.watch.selective and number in OPTED_OUT:
+            self.wrong.append(f"{what} for a DID with heal: false")
+        broken = list(takewhile(lambda seen: number in seen.healable, reversed(polls)))
+        if len(broken) < heal.confirm_polls:
+            self.wrong.append(f"{what} for a DID that was broken in {len(broken)} polls")
+        elif broken[0].at - broken[-1].at < heal.confirm_for.total_seconds():
+            self.wrong.append(f"{what} for a DID that wasn't broken for long enough")
         if self.now < self.left_alone.get(number, 0.0) - self.skew:
             self.wrong.append(f"{what} for a DID that is to be left alone")
         window = heal.attempts_window.total_seconds()

@@ -1,0 +1,473 @@
+"""The controller with the real poller, client and store against the simulator, in process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from exporter.config import Config
+from exporter.exposition import Exposition
+from exporter.heal.controller import Controller, fingerprint
+from exporter.logs import set_up_logging
+from exporter.model import Guard, HealState, Outcome, Target
+from exporter.poller import Poller
+from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
+from exporter.store import Store
+from exporter.store.records import Status
+from exporter.telemetry import Telemetry
+from exporter.vocobase import RequestBudget, VocobaseClient
+from tests.support.api import KEY
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from exporter.snapshots import Healing, TargetState
+    from exporter.store.records import Attempt
+
+LONG = 20.0  # seconds of real time after which a test has failed
+QUICK = {
+    "mode": "enforce",
+    "confirm_polls": 2,
+    "confirm_for": "50s",
+    "verify_within": "170s",
+    "hold_off_polls": 1,
+    "backoff": {"initial": "2m", "max": "4m"},
+}
+CALL_READY = "call_ready"
+
+
+@dataclass
+class Bench:
+    """One replica, and the API it talks to."""
+
+    app: Any
+    clock: ManualClock
+    store: Store
+    poller: Poller
+    controller: Controller
+    client: VocobaseClient
+    telemetry: Telemetry
+    file: Path
+    log: io.StringIO
+
+    @property
+    def simulator(self) -> Simulator:
+        return simulator_of(self.app)
+
+    @property
+    def target(self) -> Target:
+        return next(iter(self.poller.fleet.targets))
+
+    @property
+    def state(self) -> TargetState:
+        return self.poller.fleet.targets[self.target]
+
+    @property
+    def healing(self) -> Healing:
+        return self.state.healing
+
+    @property
+    def sent(self) -> int:
+        return len(self.simulator.requests(CALL_READY))
+
+    def heal_state(self, number: str) -> str:
+        return self.state.memory[number].heal
+
+    def attempts(self, number: str | None = None) -> list[Attempt]:
+        return self.store.ledger.history(number)
+
+    async def drive(self, work: asyncio.Task[None]) -> None:
+        """Let time pass only where something waits for it."""
+        async with asyncio.timeout(LONG):
+            while not work.done():
+                await asyncio.wait({work}, timeout=0.5)
+                if not work.done():
+                    await self.clock.advance(0.05)
+        work.result()
+
+    async def rounds(self, count: int) -> None:
+        """Let minutes go by: signs of life, and a poll in each."""
+        for _ in range(count):
+            await self.clock.advance(60.0)
+            await self.controller.tick()
+            await self.drive(asyncio.ensure_future(self.poller.poll(self.target)))
+            await self.controller.settle()
+
+    def said(self, message: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line for line in lines if line["msg"] == message]
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Return what is logged as JSON; leave the logging of the process as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("exporter")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    stream = io.StringIO()
+    set_up_logging("debug", "json", stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Return what starts a replica: options of `heal`, and of the simulator; `like` shares the API and the clock."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(
+            heal: dict[str, Any] | None = None,
+            *,
+            like: Bench | None = None,
+            patience: str = "30s",
+            **options: Any,  # noqa: ANN401 - any option
+        ) -> Bench:
+            clock = like.clock if like else ManualClock()
+            file = memory_path / "ledger.db"
+            config = Config.model_validate(
+                {
+                    "api": {"base_url": "http://simulator/api/v2", "timeout": patience},
+                    "accounts": [{"name": "main", "api_key_env": "KEY"}],
+                    "heal": {**QUICK, **(heal or {})},
+                    "store": {"url": f"sqlite:///{file}"},
+                }
+            )
+            app = (
+                like.app
+                if like
+                else create_app(SimulatorOptions(**{"dids": 10, **options}), clock=clock.time, sleep=clock.sleep)
+            )
+            telemetry, account = Telemetry(), config.accounts[0]
+            client = VocobaseClient(
+                config,
+                "main",
+                SecretStr(KEY),
+                budget=RequestBudget(60, clock),
+                observer=telemetry,
+                clock=clock,
+                transport=httpx.ASGITransport(app),
+            )
+            exposition = Exposition(telemetry.render)
+            poller = Poller(
+                {"main": account},
+                {"main": client},
+                exposition,
+                clock=clock,
+                stale_after=300.0,
+                heal_mode=config.heal.mode,
+            )
+            store = Store(config)
+            controller = Controller(
+                config,
+                store,
+                {"main": client},
+                poller.watches,
+                annotator=poller,
+                observer=telemetry,
+                fingerprints={"main": fingerprint(account, KEY, config)},
+                clock=clock,
+            )
+            poller.listener = controller
+            running = asyncio.create_task(controller.run())
+            await poller.discover("main")
+            await poller.plan(dict.fromkeys(poller.fleet.targets, 60.0))
+
+            async def end() -> None:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await controller.stop()
+                await poller.stop()
+                poller.close()
+                await client.aclose()
+
+            stack.push_async_callback(end)
+            return Bench(app, clock, store, poller, controller, client, telemetry, file, log)
+
+        yield begin
+
+
+async def test_a_broken_did_is_healed_and_nobody_else_is_touched(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[3]
+    bench.simulator.set_did(number, issues=["NO_BOT", "ROUTING_MISSING"])
+
+    states = []
+    for _ in range(7):
+        await bench.rounds(1)
+        states.append(bench.heal_state(number))
+
+    assert states == ["pending", "in_flight", "verifying", "verifying", "probation", "probation", "probation"]
+    assert bench.simulator.truth()[number].ready
+    assert (bench.sent, bench.simulator.writes.heals) == (1, 1)
+    assert bench.simulator.requests(CALL_READY)[0].body == {
+        "did_number": number[1:],
+        "connection_id": bench.target.connection_id,
+    }
+    assert bench.healing.attempts[Outcome.SUCCEEDED] == 1
+    assert bench.healing.blocked == frozenset()
+    assert b"voicelink_heal_duration_seconds_count" in bench.telemetry.render()[0]
+    [attempt] = bench.attempts()
+    assert attempt.http_status == 200
+    assert {step["step"] for step in attempt.steps} >= {"ensure_bot", "ensure_routing"}
+    assert attempt.readiness_before is not None
+
+
+async def test_an_answer_that_is_not_ready_is_a_success_when_the_issue_is_gone(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT", "NO_VOCOBASE_AGENT"])
+
+    await bench.rounds(6)
+
+    [attempt] = bench.attempts()
+    assert (attempt.outcome, bench.sent) == (Outcome.SUCCEEDED, 1)
+    assert bench.said("heal answered")[0]["reason"] == "answered with ready: false; the polls decide"
+    assert not bench.simulator.truth()[number].ready
+
+
+async def test_an_answer_that_is_ready_is_a_failure_when_the_issue_is_still_there(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(2)
+    bench.simulator.set_did(number, issues=["NO_BOT"])  # what was mended did not last until the next poll
+
+    while not bench.attempts()[0].outcome:
+        await bench.rounds(1)
+    await bench.rounds(1)
+
+    [attempt] = bench.attempts()
+    assert (attempt.outcome, bench.sent) == (Outcome.FAILED, 1)
+    assert bench.said("heal answered")[0]["reason"] == "answered with ready: true; the polls decide"
+    assert bench.heal_state(number) == "backoff"
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ("status:call_ready:status=401,count=1", "401"),
+        ("status:call_ready:status=302,location=http://x/,count=1", "302"),
+    ],
+)
+async def test_401_and_redirects_latch_until_something_changed_and_a_poll_succeeded(
+    start: Callable[..., Any], fault: str, outcome: str
+) -> None:
+    bench: Bench = await start()
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    bench.simulator.add_fault(fault)
+
+    await bench.rounds(10)
+
+    assert bench.sent == 1
+    assert bench.healing.blocked == {Guard.ACCOUNT_LATCHED}
+    assert outcome in (bench.store.ledger.account("main", bench.clock.time()).latched or "")
+    again: Bench = await start(like=bench)
+    await again.rounds(5)
+    assert again.sent == 1  # a restart alone changes nothing
+    changed: Bench = await start({"max_per_hour": 11}, like=bench)
+    await changed.controller.tick()
+    assert bench.store.ledger.account("main", bench.clock.time()).latched
+    await changed.rounds(6)
+    assert changed.sent == 2
+    assert bench.simulator.truth()[bench.simulator.numbers[0]].ready
+
+
+async def test_a_second_403_within_ten_minutes_latches(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    for number in bench.simulator.numbers[:2]:
+        bench.simulator.set_did(number, issues=["NO_BOT"])
+    bench.simulator.add_fault("status:call_ready:status=403")
+
+    await bench.rounds(12)
+
+    assert bench.sent == 2
+    assert Guard.ACCOUNT_LATCHED in bench.healing.blocked
+
+
+async def test_429_pauses_the_key_for_polls_and_other_replicas_too(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    other: Bench = await start(like=bench)
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    bench.simulator.add_fault("status:call_ready:status=429,retry_after=200,count=1")
+
+    await bench.rounds(2)
+
+    assert bench.sent == 1
+    assert bench.client.budget.paused_for == pytest.approx(200, abs=1)
+    await other.controller.tick()
+    assert other.client.budget.paused_for == pytest.approx(200, abs=1)
+    [attempt] = bench.attempts()
+    assert (attempt.outcome, attempt.charged) == (Outcome.REJECTED, False)
+    await bench.clock.advance(200)
+    await bench.rounds(7)
+    assert bench.simulator.truth()[number].ready
+
+
+@pytest.mark.parametrize("then", ["then=status,status=500", "then=hang"])
+async def test_a_request_that_was_carried_out_and_never_answered_is_not_sent_again(
+    start: Callable[..., Any], then: str
+) -> None:
+    bench: Bench = await start(patience="300ms")
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    bench.simulator.add_fault(f"act_then_fail:call_ready:{then}")
+
+    await bench.rounds(2)
+    assert [each.status for each in bench.attempts()] == [Status.AMBIGUOUS]
+    await bench.rounds(6)
+
+    assert (bench.sent, bench.simulator.writes.heals) == (1, 1)
+    assert [each.outcome for each in bench.attempts()] == [Outcome.SUCCEEDED]
+    assert bench.heal_state(number) == "probation"
+
+
+async def test_an_ambiguous_request_that_did_not_help_is_tried_again_after_backoff_and_then_quarantined(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start({"max_attempts": 2, "breaker": {"failures": 9}})
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    bench.simulator.add_fault("status:call_ready:status=500")
+
+    await bench.rounds(30)
+
+    assert bench.sent == 2
+    assert bench.heal_state(number) == "quarantined"
+    assert bench.healing.quarantined == 1
+    assert bench.healing.attempts[Outcome.AMBIGUOUS] == 2
+
+
+async def test_when_most_of_a_fleet_breaks_at_once_nothing_is_sent_and_the_log_says_so_once(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start(dids=200)
+    await bench.rounds(3)
+    for number in bench.simulator.numbers[:160]:
+        bench.simulator.set_did(number, issues=["NO_BOT", "ROUTING_MISSING"])
+
+    await bench.rounds(20)
+
+    assert bench.sent == 0
+    assert bench.healing.blocked == {Guard.MAX_UNHEALTHY}
+    [line] = bench.said("healing is held back")
+    assert (line["waiting"], line["guards"]) == (160, "max_unhealthy")
+    assert "160 of 200 DIDs are unhealthy" in line["why"]
+
+
+async def test_observe_mode_says_what_it_would_send_and_sends_nothing(start: Callable[..., Any]) -> None:
+    bench: Bench = await start({"mode": "observe"})
+    for number in bench.simulator.numbers[:3]:
+        bench.simulator.set_did(number, issues=["NO_BOT"])
+
+    await bench.rounds(59)
+
+    assert (bench.sent, bench.healing.would) == (0, 3)  # neither ramp nor max_in_flight: all three in one poll
+    assert {each.outcome for each in bench.attempts()} == {Outcome.WOULD_SEND}
+    await bench.rounds(6)
+    assert bench.healing.would == 6
+
+
+async def test_paused_healing_sends_nothing_and_resuming_releases_no_burst(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    for number in bench.simulator.numbers[:3]:
+        bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(1)
+    bench.store.ledger.pause("maintenance")
+
+    await bench.rounds(10)
+    assert bench.sent == 0
+    assert bench.healing.blocked == {Guard.PAUSED}
+
+    bench.store.ledger.resume(bench.clock.time())
+    await bench.rounds(1)
+    assert bench.sent == 1
+    assert bench.healing.blocked == {Guard.MAX_IN_FLIGHT}
+    await bench.rounds(10)
+    assert bench.sent == 3
+
+
+@pytest.mark.parametrize("lost", ["removed", "damaged"])
+async def test_a_lost_store_stops_healing_and_nothing_else(start: Callable[..., Any], lost: str) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    await bench.rounds(2)
+    kept = bench.file.read_bytes()
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(1)
+    for each in bench.file.parent.iterdir():
+        each.unlink()
+    if lost == "damaged":
+        bench.file.write_bytes(b"no database" * 500)
+    else:
+        bench.file.mkdir()
+
+    await bench.rounds(5)
+
+    assert bench.sent == 0
+    assert bench.healing.blocked == {Guard.STORE}
+    assert b"voicelink_store_up 0.0" in bench.telemetry.render()[0]
+    assert (bench.state.up, bench.state.memory[number].state) == (True, "NO_BOT")
+    assert len(bench.said("store failed")) == 1
+    bench.file.unlink() if lost == "damaged" else bench.file.rmdir()
+    bench.file.write_bytes(kept)
+    await bench.rounds(6)
+    assert b"voicelink_store_up 1.0" in bench.telemetry.render()[0]
+    assert bench.sent == 1
+    assert bench.simulator.truth()[number].ready
+
+
+async def test_a_ledger_that_begins_anew_holds_off_first(start: Callable[..., Any]) -> None:
+    bench: Bench = await start({"hold_off_polls": 3})
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await bench.rounds(2)
+    for each in bench.file.parent.iterdir():
+        each.unlink()
+
+    await bench.rounds(2)
+    assert bench.sent == 0
+    assert bench.healing.blocked == {Guard.HOLD_OFF}
+    await bench.rounds(3)
+    assert bench.sent == 1
+
+
+async def test_a_request_that_is_under_way_at_the_end_is_ambiguous(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await bench.rounds(1)
+    bench.simulator.add_fault("hang:call_ready:seconds=3000")
+    await bench.clock.advance(60)
+    await bench.drive(asyncio.ensure_future(bench.poller.poll(bench.target)))
+    async with asyncio.timeout(LONG):
+        while not bench.sent:  # noqa: ASYNC110 - the simulator has no event to wait for
+            await asyncio.sleep(0.005)
+
+    await bench.controller.stop()
+
+    [attempt] = bench.attempts()
+    assert (attempt.status, attempt.charged) == (Status.AMBIGUOUS, True)
+
+
+async def test_time_that_a_clock_jumped_over_is_not_time_in_which_anything_was_seen(start: Callable[..., Any]) -> None:
+    bench: Bench = await start({"confirm_for": "10m"})
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await bench.rounds(3)
+    bench.clock._start += 3600  # noqa: SLF001 - as when somebody sets the machine's clock
+    await bench.rounds(3)
+
+    assert bench.sent == 0
+    assert bench.heal_state(bench.simulator.numbers[0]) == HealState.PENDING

@@ -1,0 +1,411 @@
+"""The policy, row by row: what an observation is, and when each state is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exporter.config.schema import ConfiguredDid, Heal
+from exporter.heal import policy
+from exporter.heal.policy import Kind, Move, Resolve, Send, Track
+from exporter.model import MISSING, READY, Did, Entry, HealState, Outcome, Target
+from exporter.store.records import Attempt, Counts, DidRecord, Status
+
+NOW = 1_800_000_000.0
+NUMBER = "+918011223344"
+CONNECTION = "00000000-0000-4000-8000-000000000001"
+TARGET = Target("main", CONNECTION)
+HEAL = Heal()  # the defaults are what people run
+
+
+def entry(state: str = "NO_BOT", *issues: str, **known: Any) -> Entry:  # noqa: ANN401 - any field
+    return Entry(
+        NUMBER, state, issues or (() if state == READY else (state,)), **{"did_id": 812, "client_id": 415, **known}
+    )
+
+
+def did(state: str = "NO_BOT", *issues: str, **known: Any) -> Did:  # noqa: ANN401 - any field
+    return Did(entry(state, *issues, **known), state)
+
+
+def attempt(status: Status = Status.VERIFYING, **more: Any) -> Attempt:  # noqa: ANN401 - any field
+    values: dict[str, Any] = {"claimed_at": NOW, "sent_at": NOW + 1, "answered_at": NOW + 2, **more}
+    return Attempt(7, NUMBER, "main", CONNECTION, status, "token", "me", ("NO_BOT",), {}, **values)
+
+
+def decide(
+    seen_did: Did | None,
+    track: Track,
+    record: DidRecord | None = None,
+    counts: Counts | None = None,
+    *,
+    config: Heal = HEAL,
+    configured: ConfiguredDid | None = None,
+    now: float = NOW,
+) -> policy.Decision:
+    return policy.decide(
+        seen_did,
+        policy.observe(seen_did, configured, config),
+        track,
+        record or DidRecord(NUMBER),
+        counts or Counts(),
+        target=TARGET,
+        configured=configured,
+        config=config,
+        now=now,
+    )
+
+
+CONFIRMED = Track(broken_polls=3, broken_for=120.0, broken_since=NOW - 120)
+
+
+# What an observation is
+
+
+@pytest.mark.parametrize(
+    ("seen", "configured", "kind", "why"),
+    [
+        (did(READY), None, Kind.CLEAN, ""),
+        (did("NO_BOT"), None, Kind.HEALABLE, ""),
+        (did("NO_BOT", "NO_BOT", "ROUTING_MISSING"), None, Kind.HEALABLE, ""),
+        (did("NO_VOCOBASE_AGENT"), None, Kind.CLEAN, ""),
+        (did("NO_VOCOBASE_AGENT", "NO_VOCOBASE_AGENT", "NO_BOT"), None, Kind.HEALABLE, ""),
+        (Did(Entry(NUMBER, "NO_BOT", (), did_id=1, client_id=2), "NO_BOT"), None, Kind.HEALABLE, ""),
+        (None, None, Kind.OTHER, "the API does not list it"),
+        (did(MISSING), None, Kind.OTHER, "the API does not list it"),
+        (did("NO_BOT"), ConfiguredDid(did_number=NUMBER, heal=False), Kind.OTHER, "the configuration says heal: false"),
+        (did(READY, "NO_BOT"), None, Kind.OTHER, "the API says READY and names an issue at once"),
+        (did("NO_BOT", repeated=True), None, Kind.OTHER, "the API lists it more than once"),
+        (did("NO_BOT", did_id=None), None, Kind.OTHER, "the API names no purchased DID for it"),
+        (did("NO_BOT", expired=True), None, Kind.OTHER, "it is expired at VoiceLink; renew it there"),
+        (did("NO_BOT", client_id=None), None, Kind.OTHER, "no client is mapped"),
+        (did("NO_BOT", client_id=None), ConfiguredDid(did_number=NUMBER), Kind.OTHER, "no client is mapped"),
+        (did("NO_BOT", client_id=None), ConfiguredDid(did_number=NUMBER, client_id=4), Kind.HEALABLE, ""),
+    ],
+)
+def test_an_observation_is_clean_healable_or_other(
+    seen: Did | None, configured: ConfiguredDid | None, kind: Kind, why: str
+) -> None:
+    observed = policy.observe(seen, configured, HEAL)
+
+    assert observed.kind is kind
+    assert observed.why_not.startswith(why)
+    assert bool(observed.why_not) == (kind is Kind.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("configured", "more"),
+    [
+        (None, {}),
+        (ConfiguredDid(did_number=NUMBER), {}),
+        (ConfiguredDid(did_number=NUMBER, client_id=4), {"client_id": 4}),
+        (
+            ConfiguredDid(did_id=812, agent_id=CONNECTION, bot_name="Sales", websocket_url="wss://bot.example/x?t=1"),
+            {"agent_id": CONNECTION, "bot_name": "Sales", "websocket_url": "wss://bot.example/x?t=1"},
+        ),
+    ],
+)
+def test_a_request_says_only_what_the_configuration_of_that_did_names(
+    configured: ConfiguredDid | None, more: dict[str, object]
+) -> None:
+    ours = {"did_number": NUMBER[1:], "connection_id": CONNECTION}
+
+    assert policy.request_body(did(), TARGET, configured) == ours | more
+    assert policy.request_body(did(), Target("main"), configured) == {"did_number": NUMBER[1:]} | more
+
+
+# Following a DID from poll to poll
+
+
+def follow(track: Track, seen_did: Did | None, passed: float, open_attempt: Attempt | None = None) -> Track:
+    return policy.follow(track, policy.observe(seen_did, None, HEAL), NOW, passed, open_attempt)
+
+
+def test_broken_polls_are_counted_and_timed_from_the_first() -> None:
+    track = follow(Track(), did(), 60)
+    assert (track.broken_polls, track.broken_for, track.broken_since) == (1, 0, NOW)
+    track = follow(track, did("ROUTING_MISSING"), 60)  # another issue: the same incident
+    assert (track.broken_polls, track.broken_for, track.broken_since) == (2, 60, NOW)
+    track = follow(track, did(), 0)  # polls failed in between: no time is added and none is lost
+    assert (track.broken_polls, track.broken_for) == (3, 60)
+    assert follow(track, did(READY), 60) == Track(clean_polls=1)
+
+
+@pytest.mark.parametrize("seen", [None, did("NO_BOT", expired=True), did("NO_BOT", client_id=None)])
+def test_what_is_not_healable_starts_the_confirmation_anew(seen: Did | None) -> None:
+    track = follow(CONFIRMED, seen, 60)
+
+    assert (track.broken_polls, track.broken_for, track.clean_polls) == (0, 0, 0)
+
+
+def test_what_was_seen_before_the_answer_says_nothing_about_it() -> None:
+    track = follow(Track(clean_polls=5, clean_for=300), did(READY), 60, attempt())
+
+    assert (track.attempt, track.clean_polls, track.clean_for, track.unresolved_for) == (7, 1, 0, 0)
+
+
+@pytest.mark.parametrize("status", [Status.CLAIMED, Status.SENT])
+def test_nothing_is_verified_before_there_is_an_answer(status: Status) -> None:
+    track = follow(Track(clean_polls=5), did(READY), 60, attempt(status))
+
+    assert track.attempt is None
+    decision = decide(did(READY), replace(track, clean_polls=9), counts=Counts(open=attempt(status)))
+    assert (decision.state, decision.action) == (HealState.IN_FLIGHT, None)
+
+
+@pytest.mark.parametrize(
+    ("known", "started", "counts"),
+    [
+        ({}, NOW + 2, False),
+        ({}, NOW + 2.001, True),
+        ({"answered_at": None}, NOW + 1, False),
+        ({"answered_at": None}, NOW + 1.001, True),
+        ({"answered_at": None, "sent_at": None}, NOW, False),
+    ],
+)
+def test_only_polls_that_began_after_the_answer_count(known: dict[str, Any], started: float, counts: bool) -> None:  # noqa: FBT001
+    assert policy.started_after(attempt(**known), started) is counts
+
+
+# Idle and pending
+
+
+@pytest.mark.parametrize(
+    ("polls", "seconds", "sends"), [(3, 120.0, True), (2, 500.0, False), (9, 119.9, False), (4, 180.0, True)]
+)
+def test_a_did_is_sent_when_it_was_broken_for_long_enough_in_enough_polls(
+    polls: int,
+    seconds: float,
+    sends: bool,  # noqa: FBT001
+) -> None:
+    decision = decide(did(), Track(broken_polls=polls, broken_for=seconds, broken_since=NOW - seconds))
+
+    assert decision.state is HealState.PENDING
+    assert isinstance(decision.action, Send) is sends
+
+
+def test_what_is_sent_names_the_issues_and_since_when() -> None:
+    decision = decide(did("NO_BOT", "NO_BOT", "NO_VOCOBASE_AGENT"), CONFIRMED)
+
+    body = {"did_number": NUMBER[1:], "connection_id": CONNECTION}
+    assert decision.action == Send(NUMBER, ("NO_BOT",), body, NOW - 120)
+
+
+@pytest.mark.parametrize("seen", [None, did(READY), did("NO_BOT", expired=True), did(READY, "NO_BOT"), did(MISSING)])
+def test_what_is_not_healable_is_idle(seen: Did | None) -> None:
+    decision = decide(seen, CONFIRMED)
+
+    assert (decision.state, decision.action) == (HealState.IDLE, None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "ago", "sends"), [("observe", 3599.9, False), ("observe", 3600.0, True), ("enforce", 1.0, True)]
+)
+def test_observe_mode_leaves_a_did_alone_for_an_hour_and_enforce_mode_does_not_care(
+    mode: str,
+    ago: float,
+    sends: bool,  # noqa: FBT001
+) -> None:
+    config = Heal.model_validate({"mode": mode})
+
+    decision = decide(did(), CONFIRMED, counts=Counts(would_at=NOW - ago), config=config)
+
+    assert isinstance(decision.action, Send) is sends
+
+
+# Verifying
+
+
+@pytest.mark.parametrize("status", [Status.VERIFYING, Status.AMBIGUOUS])
+def test_two_clean_polls_verify_and_nothing_less(status: Status) -> None:
+    counts = Counts(open=attempt(status))
+    one = decide(did(READY), Track(attempt=7, clean_polls=1), counts=counts)
+    two = decide(did(READY), Track(attempt=7, clean_polls=2), counts=counts)
+    of_another = decide(did(READY), Track(attempt=6, clean_polls=9), counts=counts)
+
+    assert one.action is None
+    assert isinstance(two.action, Resolve)
+    assert two.action.succeeded
+    assert of_another.action is None
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(599.9, False), (600.0, True)])
+@pytest.mark.parametrize("seen", [did(), None, did("NO_BOT", expired=True)])
+def test_an_attempt_that_the_polls_do_not_confirm_in_time_has_failed(
+    seen: Did | None,
+    seconds: float,
+    ends: bool,  # noqa: FBT001
+) -> None:
+    decision = decide(seen, Track(attempt=7, unresolved_for=seconds), counts=Counts(open=attempt()))
+
+    assert isinstance(decision.action, Resolve) is ends
+    if isinstance(decision.action, Resolve):
+        assert not decision.action.succeeded
+
+
+def test_a_did_that_flaps_does_not_keep_its_attempt_open_for_ever() -> None:
+    track, open_attempt = Track(), attempt()
+    for poll in range(12):
+        seen = did(READY) if poll % 2 else did()
+        track = follow(track, seen, 60.0, open_attempt)
+        decision = decide(seen, track, counts=Counts(open=open_attempt))
+        assert isinstance(decision.action, Resolve) is (poll == 10)
+        if decision.action:
+            break
+    assert track.unresolved_for == 600
+
+
+def test_a_poll_that_is_clean_when_time_is_up_gets_its_second() -> None:
+    open_attempt = attempt()
+    track = replace(follow(Track(), did(), 60.0, open_attempt), unresolved_for=590.0)
+
+    track = follow(track, did(READY), 60.0, open_attempt)
+    assert decide(did(READY), track, counts=Counts(open=open_attempt)).action is None
+
+    track = follow(track, did(READY), 60.0, open_attempt)
+    action = decide(did(READY), track, counts=Counts(open=open_attempt)).action
+    assert isinstance(action, Resolve)
+    assert action.succeeded
+
+
+def test_time_in_which_polls_failed_does_not_count_against_an_attempt() -> None:
+    track = follow(Track(attempt=7, unresolved_for=599), did(), 0.0, attempt())
+
+    assert track.unresolved_for == 599
+
+
+# Probation, backoff, quarantine
+
+
+def record(state: HealState, **more: Any) -> DidRecord:  # noqa: ANN401 - any field
+    return DidRecord(NUMBER, "main", CONNECTION, state, **{"version": 3, "reason": "so it is", **more})
+
+
+@pytest.mark.parametrize(("seconds", "leaves"), [(3599.9, False), (3600.0, True)])
+@pytest.mark.parametrize("state", [HealState.PROBATION, HealState.QUARANTINED])
+def test_probation_and_quarantine_end_when_clean_for_long_enough(
+    state: HealState,
+    seconds: float,
+    leaves: bool,  # noqa: FBT001
+) -> None:
+    known = record(state, failures=2, forgotten_at=1.0, until=5.0)
+    decision = decide(did(READY), Track(clean_polls=60, clean_for=seconds), known)
+
+    assert (decision.action is not None) is leaves
+    if isinstance(decision.action, Move):
+        assert decision.action.state is HealState.IDLE
+        after = policy.after_move(decision.action, attempts=Counts(), config=HEAL, now=NOW, jitter=0)
+        assert (after.state, after.failures, after.forgotten_at) == (HealState.IDLE, 0, NOW)
+
+
+@pytest.mark.parametrize("seen", [did(), None, did("NO_BOT", client_id=None), did(READY)])
+def test_nothing_else_leaves_quarantine(seen: Did | None) -> None:
+    decision = decide(seen, replace(CONFIRMED, clean_for=10.0), record(HealState.QUARANTINED), now=NOW + 10**9)
+
+    assert (decision.state, decision.action) == (HealState.QUARANTINED, None)
+    assert f"heal release {NUMBER}" in decision.why
+
+
+def test_a_did_that_breaks_within_probation_relapses_into_backoff_with_its_attempts() -> None:
+    decision = decide(did(), Track(broken_polls=1), record(HealState.PROBATION, forgotten_at=5.0))
+
+    assert isinstance(decision.action, Move)
+    assert decision.action.relapse
+    once = policy.after_move(decision.action, attempts=Counts(charged=(NOW,)), config=HEAL, now=NOW, jitter=0)
+    assert (once.state, once.until, once.failures, once.forgotten_at) == (HealState.BACKOFF, NOW + 600, 1, 5.0)
+    often = policy.after_move(decision.action, attempts=Counts(charged=(NOW,) * 3), config=HEAL, now=NOW, jitter=0)
+    assert often.state is HealState.QUARANTINED
+
+
+@pytest.mark.parametrize("seen", [None, did("NO_VOCOBASE_AGENT"), did(READY)])
+def test_probation_goes_on_while_the_issue_is_not_seen(seen: Did | None) -> None:
+    assert decide(seen, Track(), record(HealState.PROBATION)).action is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "track", "now", "becomes"),
+    [
+        (did(), CONFIRMED, NOW + 599.9, None),
+        (did(), CONFIRMED, NOW + 600, HealState.IDLE),
+        (None, Track(), NOW + 600, HealState.IDLE),
+        (did(READY), Track(clean_polls=1), NOW, None),
+        (did(READY), Track(clean_polls=2), NOW, HealState.PROBATION),
+        (did(READY), Track(clean_polls=2), NOW + 600, HealState.PROBATION),
+    ],
+)
+def test_backoff_ends_with_its_time_or_when_the_did_mends_by_itself(
+    seen: Did | None, track: Track, now: float, becomes: HealState | None
+) -> None:
+    action = decide(seen, track, record(HealState.BACKOFF, until=NOW + 600, failures=2), now=now).action
+
+    assert (action.state if isinstance(action, Move) else None) is becomes
+    if isinstance(action, Move):
+        after = policy.after_move(action, attempts=Counts(), config=HEAL, now=now, jitter=0)
+        assert (after.failures, after.forgotten_at) == (2, 0.0)  # nothing is forgotten yet
+
+
+@pytest.mark.parametrize(
+    ("failures", "jitter", "seconds"),
+    [
+        (1, 0.0, 600),
+        (2, 0.0, 1200),
+        (3, 0.0, 2400),
+        (6, 0.0, 19200),
+        (7, 0.0, 21600),
+        (99, 0.0, 21600),
+        (1, 1.0, 750),
+        (99, 1.0, 27000),
+    ],
+)
+def test_backoff_doubles_up_to_its_longest_plus_jitter(failures: int, jitter: float, seconds: float) -> None:
+    assert policy.backoff_seconds(HEAL, failures, jitter) == seconds
+
+
+# After an attempt
+
+
+def after_end(outcome: Outcome, *, charged: int, known: DidRecord | None = None, **more: bool) -> DidRecord:
+    return policy.after_end(
+        known or DidRecord(NUMBER),
+        Counts(charged=(NOW,) * charged),
+        outcome,
+        config=HEAL,
+        now=NOW,
+        jitter=0,
+        reason="so it is",
+        **{"quarantine": False, "backoff": True, **more},
+    )
+
+
+def test_a_verified_attempt_leads_to_probation_and_keeps_the_count() -> None:
+    after = after_end(Outcome.SUCCEEDED, charged=3, known=record(HealState.BACKOFF, failures=2, until=NOW))
+
+    assert (after.state, after.failures, after.until, after.forgotten_at) == (HealState.PROBATION, 0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("charged", "state"), [(1, HealState.BACKOFF), (2, HealState.BACKOFF), (3, HealState.QUARANTINED)]
+)
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.AMBIGUOUS, Outcome.REJECTED])
+def test_the_last_attempt_that_did_not_help_leads_to_quarantine(
+    outcome: Outcome, charged: int, state: HealState
+) -> None:
+    assert after_end(outcome, charged=charged).state is state
+
+
+def test_backoff_counts_the_failures_since_the_last_verified_heal() -> None:
+    after = after_end(Outcome.FAILED, charged=1, known=record(HealState.IDLE, failures=2))
+
+    assert (after.failures, after.until) == (3, NOW + 2400)
+
+
+def test_an_answer_that_blames_our_request_quarantines_at_once() -> None:
+    assert after_end(Outcome.REJECTED, charged=1, quarantine=True).state is HealState.QUARANTINED
+
+
+def test_an_answer_that_is_not_the_dids_fault_leaves_it_idle() -> None:
+    after = after_end(Outcome.REJECTED, charged=0, backoff=False)
+
+    assert (after.state, after.until, after.failures) == (HealState.IDLE, 0.0, 0)
