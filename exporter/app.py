@@ -134,10 +134,10 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
         try:
             yield
         finally:
+            healing.cancel()  # nothing is claimed any more; what is under way may still end
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN / 2):
                     await _stop(exporter)
-            healing.cancel()
             exporter.poller.close()
 
     await run_until_stopped([(Server(site), sockets), *beside], polling())

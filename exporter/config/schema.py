@@ -273,7 +273,7 @@ class Backoff(Section):
 class Breaker(Section):
     """When healing of an account stops because it doesn't help."""
 
-    failures: int = Field(3, ge=1)
+    failures: int = Field(3, ge=1, le=20)
     """So many unverified heals in a row open the breaker."""
     open_for: PositiveDuration = timedelta(minutes=30)
     """How long it stays open; then one heal is tried."""

@@ -61,13 +61,18 @@ def assess(
 ) -> Assessment:
     """Decide about every DID of a target that is not simply fine.
 
-    `records` and `counts` are those of the whole account; `passed` is as in `policy.follow`.
+    `records` and `counts` are those of all accounts; `passed` is as in `policy.follow`. A poll says nothing about a DID
+    whose record changed after the poll began.
     """
     decisions: list[Decision] = []
     kept: dict[str, Followed] = {}
     for number in _concerned(snapshot, config, followed, records, counts):
         record = records.get(number) or DidRecord(number, snapshot.target.account, snapshot.target.connection)
         known, count = followed.get(number, Followed()), counts.get(number, Counts())
+        if record.since >= snapshot.started and not count.open:
+            kept[number] = Followed(_NEW, record.version)
+            decisions.append(Decision(number, record.state, "it changed after this poll began"))
+            continue
         track = known.track if known.version == record.version else Track(broken_since=known.track.broken_since)
         did = snapshot.dids.get(number)
         configured = watch.find(did.entry) if did else None

@@ -120,6 +120,7 @@ class Controller:
         self._thread = ThreadPoolExecutor(1, "store")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._unrecorded: dict[int, tuple[Attempt, Result]] = {}
+        self._unresolved: set[str] = set()  # accounts with open attempts, as of the last tick
         self._failures = FailureLog(clock)
         self._up = False
         self._started = clock.time()
@@ -181,6 +182,7 @@ class Controller:
                 await self._call(self._store.ledger.prune, now - max(self._retention, self._counted))
                 await self._call(self._store.history.prune, now - self._retention)
             facts = {account: await self._facts(account, now) for account in self._clients}  # and share their pauses
+            self._unresolved = {account for account, known in facts.items() if known.open}
             for target, seen in list(self._seen.items()):
                 if self.enabled:
                     await self._show(target, seen, self._held(seen, facts[target.account], now))
@@ -210,12 +212,12 @@ class Controller:
         if complete != seen.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
             seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
         await self._write_history(seen, before, after)
-        if not self.enabled:
+        if not self.enabled and target.account not in self._unresolved:
             await self._show(target, seen, frozenset())
             return
         now = self._clock.time()
         facts = await self._facts(target.account, now)
-        records, counts = await self._call(self._store.ledger.records, target.account, now)
+        records, counts = await self._call(self._store.ledger.records, now)
         seen.view = replace(
             policy.view_after(
                 seen.view,
@@ -242,13 +244,16 @@ class Controller:
         for decision in found.decisions:
             if isinstance(decision.action, Resolve):
                 await self._resolve(target, decision.action)
-            elif isinstance(decision.action, Move):
+            elif isinstance(decision.action, Move) and self.enabled:
                 await self._move(target, decision.action)
             if decision.action and not isinstance(decision.action, Send):
                 seen.followed = {
                     **seen.followed,
                     decision.number: restarted(seen.followed.get(decision.number, Followed())),
                 }
+        if not self.enabled:  # what was sent by hand, or before it was switched off, is seen through all the same
+            await self._show(target, seen, frozenset())
+            return
         held = await self._send(seen, found.sends, records)
         sending = {attempt.number: HealState.IN_FLIGHT for attempt in await self._in_flight(target)}
         await self._show(target, seen, held, found.states | sending)
@@ -493,7 +498,7 @@ class Controller:
         if self.enabled and self._up:
             now = self._clock.time()
             facts = await self._call(self._store.ledger.account, target.account, now)
-            records, _ = await self._call(self._store.ledger.records, target.account, now)
+            records, _ = await self._call(self._store.ledger.records, now)
             here = [each for each in records.values() if each.connection == target.connection]
             seen.healing = replace(
                 seen.healing,

@@ -82,7 +82,7 @@ class Manual:
             return []
         now, target = self._clock.time(), state.target
         facts = self._store.ledger.account(target.account, now)
-        records, counts = self._store.ledger.records(target.account, now)
+        records, counts = self._store.ledger.records(now)
         view, found = _view(state, self._config), []
         watch = self._watches[target.account]
         for number, did in state.snapshot.dids.items():

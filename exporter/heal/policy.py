@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HOUR: Final = 3600.0
 MINUTE: Final = 60.0
+LATE: Final = 10.0  # seconds by which a request may reach the API after its row says sent: windows are so much longer
 WOULD_HOLD: Final = HOUR  # observe mode leaves a DID alone for so long after it would have sent
 CLEAN_POLLS: Final = 2  # in a row, without any of `heal.issues`: it is mended
 AGREEING_POLLS: Final = 3  # in a row, under `max_unhealthy`, or that agree about a shrunken fleet
@@ -222,7 +223,7 @@ def decide(
             return _backing_off(track, record, now)
         case _:  # idle: that a DID is pending, in flight or verifying is never in its record
             return _confirm(
-                did, seen, track, attempts, record.number, target=target, configured=configured, config=config, now=now
+                did, seen, track, attempts, record, target=target, configured=configured, config=config, now=now
             )
 
 
@@ -278,13 +279,14 @@ def _confirm(
     seen: Observation,
     track: Track,
     attempts: Counts,
-    number: str,
+    record: DidRecord,
     *,
     target: Target,
     configured: ConfiguredDid | None,
     config: Heal,
     now: float,
 ) -> Decision:
+    number = record.number
     if seen.kind is not Kind.HEALABLE or did is None:
         why = f"not healable: {seen.why_not}" if seen.why_not else "nothing to heal"
         return Decision(number, HealState.IDLE, why)
@@ -295,6 +297,9 @@ def _confirm(
             f"{', '.join(seen.issues)} in {track.broken_polls} of {config.confirm_polls} complete polls, "
             f"for {track.broken_for:.0f} s of {format_duration(config.confirm_for)}",
         )
+    if len(attempts.charged) >= config.max_attempts:  # as when the configuration lowered that
+        tries = f"{len(attempts.charged)} attempts in {format_duration(config.attempts_window)}"
+        return _move(record, HealState.QUARANTINED, tries)
     if config.mode == "observe" and now - attempts.would_at < WOULD_HOLD:
         return Decision(number, HealState.PENDING, "observe mode would have sent within the last hour")
     return Decision(
@@ -484,7 +489,7 @@ def account_guards(
     if now < facts.key_paused_until:
         yield Guard.RATE_LIMITED, f"the API limits the rate for another {facts.key_paused_until - now:.0f} s"
     sent = facts.would if observing else facts.sent
-    if sum(now - at < MINUTE for at in sent) >= config.requests_per_minute:
+    if sum(now - at < MINUTE + LATE for at in sent) >= config.requests_per_minute:
         yield Guard.RATE_LIMITED, f"{config.requests_per_minute} heals were sent within a minute"
     if len(sent) >= config.max_per_hour:
         yield Guard.MAX_PER_HOUR, f"{len(sent)} heals were sent within an hour, the most is {config.max_per_hour}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, true, update
 
 from exporter.model import HealState, Outcome
 from exporter.store.engine import transaction
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, RowMapping
 
 HOUR: Final = 3600.0
+LATE: Final = 10.0  # seconds by which a request may reach the API after its row says sent
 GONE_AFTER: Final = 60.0  # seconds without a sign of life; then a replica's claims are released
 FORBIDDEN_WITHIN: Final = 600.0  # seconds; a second 403 within that latches the account
 RECENT: Final = 50  # ended attempts that the breaker looks at
@@ -48,12 +49,15 @@ class Ledger:
         with transaction(self._engine) as connection:
             return _account(connection, account, now)
 
-    def records(self, account: str, now: float) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
-        """Return by number what is known of an account's DIDs, and their attempts that count."""
+    def records(self, now: float) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
+        """Return by number what is known of DIDs, and their attempts that count.
+
+        Those of all accounts: a number is one number, whichever accounts see it.
+        """
         with transaction(self._engine) as connection:
-            rows = connection.execute(select(heal_dids).where(heal_dids.c.account == account)).mappings()
+            rows = connection.execute(select(heal_dids)).mappings()
             records = {row["number"]: _record(row) for row in rows}
-            return records, self._counts(connection, heal_attempts.c.account == account, records, now)
+            return records, self._counts(connection, true(), records, now)
 
     def history(self, number: str | None = None, limit: int = 1000) -> list[Attempt]:
         """Return attempts, newest first."""
@@ -352,7 +356,7 @@ def _account(connection: Connection, account: str, now: float, but: int | None =
         mine &= table.id != but
     opened = select(heal_attempts).where(mine, table.status != Status.ENDED)
     at = func.coalesce(table.sent_at, table.claimed_at)
-    sent = select(at).where(mine, at > now - HOUR, table.sent_at.is_not(None) | (table.status == Status.CLAIMED))
+    sent = select(at).where(mine, at > now - HOUR - LATE, table.sent_at.is_not(None) | (table.status == Status.CLAIMED))
     would = select(table.claimed_at).where(mine, table.claimed_at > now - HOUR, table.outcome == Outcome.WOULD_SEND)
     counting = table.feeds.is_(True) | (table.outcome == Outcome.SUCCEEDED)
     recent = (

@@ -28,7 +28,7 @@ class CallReadyAnswer:
 def parse_call_ready(body: bytes | bytearray) -> CallReadyAnswer:
     """Read a success. Raises `BadResponseError` where it isn't one: then nobody knows what was done."""
     try:
-        answer = from_json(body)
+        answer = from_json(body, allow_inf_nan=False)  # no database would keep them
     except ValueError:
         raise BadResponseError("the answer to call-ready is not JSON") from None
     data = answer.get("data") if isinstance(answer, dict) and answer.get("success") is True else None

@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -471,3 +471,53 @@ async def test_time_that_a_clock_jumped_over_is_not_time_in_which_anything_was_s
 
     assert bench.sent == 0
     assert bench.heal_state(bench.simulator.numbers[0]) == HealState.PENDING
+
+
+async def test_what_was_sent_is_seen_through_after_healing_was_switched_off(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(2)
+    assert [attempt.status for attempt in bench.attempts()] == [Status.VERIFYING]
+
+    switched_off: Bench = await start({"mode": "off"}, like=bench)
+    bench.simulator.set_did(bench.simulator.numbers[1], issues=["NO_BOT"])
+    await switched_off.rounds(5)
+
+    assert [attempt.outcome for attempt in bench.attempts()] == [Outcome.SUCCEEDED]
+    assert bench.sent == 1
+    assert switched_off.heal_state(number) == ""
+    assert switched_off.healing.blocked == frozenset()
+
+
+async def test_a_number_that_two_accounts_see_is_judged_by_what_is_known_of_it(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(6)
+    before, now = bench.store.ledger.records(bench.clock.time())[0][number], bench.clock.time()
+    bench.store.ledger.move(before, lambda record, _: replace(record, state=HealState.IDLE, account="other"), now)
+
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(6)
+
+    assert bench.sent == 2
+    assert [attempt.outcome for attempt in bench.attempts()] == [Outcome.SUCCEEDED] * 2
+
+
+async def test_a_poll_that_began_before_a_did_was_verified_is_no_relapse(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(2)
+    old = bench.state.snapshot
+    assert old is not None
+    await bench.rounds(3)
+    assert bench.heal_state(number) == "probation"
+
+    late = replace(bench.state, snapshot=replace(old, at=bench.clock.time()), polls=bench.state.polls + 1)
+    bench.controller.polled(bench.state, late)
+    await bench.controller.settle()
+
+    assert bench.heal_state(number) == "probation"
+    assert bench.healing.relapses == 0

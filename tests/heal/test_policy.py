@@ -409,3 +409,13 @@ def test_an_answer_that_is_not_the_dids_fault_leaves_it_idle() -> None:
     after = after_end(Outcome.REJECTED, charged=0, backoff=False)
 
     assert (after.state, after.until, after.failures) == (HealState.IDLE, 0.0, 0)
+
+
+def test_attempts_that_are_the_most_by_now_quarantine() -> None:
+    config = Heal.model_validate({"max_attempts": 2})
+    decision = decide(did(), CONFIRMED, counts=Counts(charged=(NOW - 7200, NOW - 3600)), config=config)
+
+    assert isinstance(decision.action, Move)
+    assert decision.action.state is HealState.QUARANTINED
+    after = policy.after_move(decision.action, attempts=Counts(), config=config, now=NOW, jitter=0.0)
+    assert (after.state, after.reason) == (HealState.QUARANTINED, "2 attempts in 1d")
