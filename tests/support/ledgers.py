@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.config import Config
 from exporter.model import HealState, Outcome
 from exporter.store import Store
-from exporter.store.ledger import Wish
-from exporter.store.records import Attempt, Result, Status
+from exporter.store.records import Attempt, Result, Status, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,9 +66,7 @@ def verifying(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: f
     return attempt
 
 
-def ended(
-    store: Store, outcome: Outcome, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW
-) -> Attempt:
+def ended(store: Store, outcome: Outcome, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> Attempt:
     """Claim, send, have an answer and have the polls decide."""
     attempt = verifying(store, number, account, now)
     assert store.ledger.resolve(attempt, outcome, "the polls decided", keep, now)
@@ -84,12 +81,12 @@ def row(store: Store, attempt: Attempt) -> Attempt:
 
 def did(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> DidRecord:
     """Return what is known of a DID."""
-    return store.ledger.records(account, now)[0][number]
+    return store.ledger.records(now)[0][number]
 
 
 def counts(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> Counts:
     """Return what counts of a DID's attempts."""
-    return store.ledger.records(account, now)[1][number]
+    return store.ledger.records(now)[1][number]
 
 
 def quarantined(reason: str = "three attempts") -> Any:  # noqa: ANN401 - a function

@@ -130,14 +130,14 @@ def cluster() -> Iterator[Cluster]:
     """Run a server while the context lasts."""
     find("initdb")
     folder = Path(tempfile.mkdtemp(prefix="voicelink-pg-"))
-    made = None
     try:
-        made = Cluster(folder)
-        made.start()
-        yield made
+        server = Cluster(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop(crash=True)
     finally:
-        if made:
-            made.stop(crash=True)
         shutil.rmtree(folder)
 
 

@@ -1,0 +1,203 @@
+"""Who may send: one claim a DID whatever happens at once, and no budget overdrawn by a crowd."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import create_engine, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from exporter.config import Config
+from exporter.heal import policy
+from exporter.model import Outcome
+from exporter.store.records import OPEN, Attempt, Refused, Status
+from exporter.store.tables import heal_attempts
+from tests.support.ledgers import ACCOUNT, NOT_SENT, NOW, NUMBER, allow, claimed, keep, row, sent, verifying, wish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from exporter.store import Store
+    from exporter.store.ledger import Judge
+    from exporter.store.records import AccountRecord, Counts, DidRecord
+    from tests.store.conftest import Open
+
+CROWD = 8
+ROUNDS = 25
+
+
+def test_of_many_that_claim_a_did_at_once_one_gets_it(another: Open) -> None:
+    replicas = [another(f"replica-{index}") for index in range(CROWD)]
+    barrier = Barrier(CROWD, timeout=30)
+
+    def claim(replica: Store) -> list[Attempt]:
+        mine = []
+        for turn in range(ROUNDS):
+            barrier.wait()
+            answer = replica.ledger.claim(wish(), allow, NOW + turn)
+            barrier.wait()
+            if isinstance(answer, Attempt):
+                mine.append(answer)
+                assert replica.ledger.answered(answer, NOT_SENT, keep, NOW + turn)  # it makes room for the next round
+            else:
+                assert answer == Refused(("an attempt on it is open already",))
+        return mine
+
+    with ThreadPoolExecutor(CROWD) as threads:
+        won = [attempt for each in threads.map(claim, replicas) for attempt in each]
+    assert sorted(attempt.claimed_at for attempt in won) == [NOW + turn for turn in range(ROUNDS)]
+    assert len(replicas[0].ledger.history()) == ROUNDS
+
+
+@pytest.mark.parametrize("status", OPEN)
+def test_a_second_open_row_cannot_even_be_written(store: Store, url: str, status: Status) -> None:
+    attempt = claimed(store)
+    values = {name: getattr(attempt, name) for name in heal_attempts.columns.keys()}  # noqa: SIM118 - no dictionary
+    values |= {"id": None, "account": "another", "token": "another", "issues": [], "steps": [], "status": status}
+    del values["id"]
+    engine = create_engine(url)
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(insert(heal_attempts), values)
+    with engine.begin() as connection:  # what has ended is no reason against it
+        connection.execute(insert(heal_attempts), values | {"status": Status.ENDED})
+    engine.dispose()
+
+
+def test_another_account_does_not_get_a_did_either(store: Store) -> None:
+    claimed(store)
+    assert store.ledger.claim(wish(account="another"), allow, NOW) == Refused(("an attempt on it is open already",))
+    assert isinstance(store.ledger.claim(wish("+918011223345", "another"), allow, NOW), Attempt)
+
+
+@pytest.mark.parametrize(
+    ("most", "judge"),
+    [
+        (5, lambda facts, *_: ["enough in an hour"] if len(facts.sent) >= 5 else []),
+        (3, lambda facts, *_: ["enough at once"] if len(facts.open) >= 3 else []),
+    ],
+    ids=["an hour", "in flight"],
+)
+def test_a_crowd_does_not_overdraw_a_budget(another: Open, most: int, judge: Judge) -> None:
+    replicas = [another(f"replica-{index}") for index in range(CROWD)]
+    barrier = Barrier(CROWD, timeout=30)
+
+    def claim(index: int) -> list[Attempt]:
+        barrier.wait()
+        numbers = [f"+9180{index}000000{each}" for each in range(4)]
+        answers = [replicas[index].ledger.claim(wish(number), judge, NOW) for number in numbers]
+        mine = [answer for answer in answers if isinstance(answer, Attempt)]
+        assert all(replicas[index].ledger.begin_send(attempt, judge, NOW) for attempt in mine)
+        return mine
+
+    with ThreadPoolExecutor(CROWD) as threads:
+        won = [attempt for each in threads.map(claim, range(CROWD)) for attempt in each]
+    assert len(won) == most
+    facts = replicas[0].ledger.account(ACCOUNT, NOW)
+    assert len(facts.open) == len(facts.sent) == most
+
+
+def test_every_place_of_a_budget_can_be_used(store: Store) -> None:
+    config = Config.model_validate({"heal": {"max_per_hour": 4, "requests_per_minute": 2, "max_in_flight": 1}}).heal
+
+    def judge_at(now: float) -> Judge:
+        def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
+            return policy.objections(facts, record, counts, view=None, config=config, now=now, ramp_start=0.0)
+
+        return judge
+
+    moments = []
+    for second in (0, 5, 10, 59, 60, 65, 70, 120, 3599, 3600, 3605, 3610, 3659, 3660, 3665, 3670):
+        now = NOW + second
+        attempt = store.ledger.claim(wish(f"+91801{second:07}"), judge_at(now), now)
+        if isinstance(attempt, Attempt):
+            assert store.ledger.begin_send(attempt, judge_at(now), now)
+            refused = store.ledger.claim(wish(), judge_at(now), now)
+            assert isinstance(refused, Refused)
+            assert any(reason.startswith("max_in_flight: ") for reason in refused.reasons)
+            assert store.ledger.answered(attempt, replace(NOT_SENT, outcome=Outcome.REJECTED), keep, now)
+            moments.append(second)
+    assert moments == [0, 5, 70, 120, 3610, 3659]  # windows are ten seconds longer, for what leaves late
+
+
+def test_only_the_holder_of_the_claim_can_send(store: Store, another: Open) -> None:
+    attempt = claimed(store)
+    stolen = replace(attempt, token="00000000-0000-0000-0000-000000000000")
+    assert not another("two").ledger.begin_send(stolen, allow, NOW)
+    assert row(store, attempt).status is Status.CLAIMED
+    assert store.ledger.begin_send(attempt, allow, NOW + 1)
+    assert (row(store, attempt).status, row(store, attempt).sent_at) == (Status.SENT, NOW + 1)
+
+
+def test_a_claim_is_turned_into_sent_once(another: Open) -> None:
+    replicas = [another(f"replica-{index}") for index in range(CROWD)]
+    barrier = Barrier(CROWD, timeout=30)
+    attempt = claimed(replicas[0])
+
+    def send(replica: Store) -> bool:
+        barrier.wait()
+        return replica.ledger.begin_send(attempt, allow, NOW)
+
+    with ThreadPoolExecutor(CROWD) as threads:
+        assert sorted(threads.map(send, replicas)) == [False] * (CROWD - 1) + [True]
+
+
+def test_nothing_but_a_claim_is_turned_into_sent(store: Store) -> None:
+    for number, make in (("+918011223341", sent), ("+918011223342", verifying)):
+        attempt = make(store, number)
+        assert not store.ledger.begin_send(attempt, allow, NOW + 1)
+        assert row(store, attempt).sent_at == NOW
+    attempt = claimed(store)
+    assert store.ledger.answered(attempt, NOT_SENT, keep, NOW)
+    assert not store.ledger.begin_send(attempt, allow, NOW + 1)
+    assert row(store, attempt).sent_at is None
+
+
+def test_what_came_up_since_the_claim_holds_the_request_back(store: Store, another: Open) -> None:
+    def judge(facts: AccountRecord, *_: object) -> Iterable[str]:
+        return [facts.paused] if facts.paused else []
+
+    attempt = store.ledger.claim(wish(), judge, NOW)
+    assert isinstance(attempt, Attempt)
+    another("two").ledger.pause("the weather")
+    assert not store.ledger.begin_send(attempt, judge, NOW)
+    assert row(store, attempt).status is Status.CLAIMED
+    assert store.ledger.claim(wish("+918011223345"), judge, NOW) == Refused(("the weather",))
+
+
+def test_a_request_is_not_judged_by_its_own_claim(store: Store) -> None:
+    asked: list[Any] = []
+    other = claimed(store, "+918011223345")
+    attempt = claimed(store)
+
+    def judge(*seen: Any) -> Iterable[str]:  # noqa: ANN401 - three of its own types
+        asked.append(seen)
+        return ()
+
+    assert store.ledger.begin_send(attempt, judge, NOW)
+    ((facts, record, counts),) = asked
+    assert [each.id for each in facts.open] == [other.id]
+    assert facts.sent == (NOW,)
+    assert (record.number, counts.open) == (NUMBER, None)
+
+
+def test_what_observe_mode_would_send_is_recorded_and_open_to_nobody(store: Store) -> None:
+    attempt = store.ledger.would_send(wish(), allow, NOW)
+    assert isinstance(attempt, Attempt)
+    assert (attempt.status, attempt.outcome, attempt.ended_at) == (Status.ENDED, Outcome.WOULD_SEND, NOW)
+    assert not store.ledger.begin_send(attempt, allow, NOW)
+    facts = store.ledger.account(ACCOUNT, NOW)
+    assert (facts.open, facts.sent, facts.recent, facts.would) == ((), (), (), (NOW,))
+    assert store.ledger.would_send(wish(), lambda *_: ["no"], NOW) == Refused(("no",))
+    assert len(store.ledger.history()) == 1
+
+
+def test_a_refused_claim_writes_no_attempt(store: Store, url: str) -> None:
+    assert store.ledger.claim(wish(), lambda *_: ("one", "two"), NOW) == Refused(("one", "two"))
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.execute(select(heal_attempts)).all() == []
+    engine.dispose()
