@@ -111,7 +111,7 @@ class Entry:
     number: str
     state: str
     issues: tuple[str, ...] = ()
-    expired: bool = False
+    expired: bool | None = False  # `None` where the API didn't say
     did_id: int | None = None
     client_id: int | None = None
     did_status: str = ""
@@ -176,3 +176,4 @@ class Snapshot:
     dids: Mapping[str, Did]
     drift_items: int | None = None
     started: float = 0.0  # Unix time at which the poll began: what happened after it, it may not have seen
+    heard: float = 0.0  # `at`, on a clock that nobody sets

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ACTIVE: Final = "ACTIVE"
 MOST_LOGGED: Final = 20  # changes of state that one poll logs one by one
 DISCOVERY_PATIENCE: Final = 60.0  # seconds
-_FINAL: Final = {Reason.FORBIDDEN, Reason.NOT_FOUND, Reason.VALIDATION, Reason.BAD_RESPONSE}  # asking again won't help
+_FINAL: Final = {Reason.NOT_FOUND, Reason.VALIDATION}  # asking again soon won't help
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -152,7 +152,10 @@ class Poller:
                 ours = {Target(account, each.connection_id): each for each in listed}
                 fleet = replace(fleet, connections={**others, **ours})
             await self._publish(lambda _: fleet, None)
+        for target in set(before) - set(targets):
+            self._attempted.pop(target, None)
         self._discovered.add(account)
+        self._say_inactive(account, listed)
         self._log_targets(before, targets)
         return settled
 
@@ -175,18 +178,23 @@ class Poller:
             await asyncio.get_running_loop().run_in_executor(self._worker, self._sink.refresh_own)
 
     async def _expire(self) -> None:
-        now = self._clock.time()
-        old = [state for state in self.fleet.targets.values() if expire(state, now, self._stale_after) is not state]
+        old = [state for state in self.fleet.targets.values() if self._expired(state) is not state]
         for state in old:
             target = state.target
             async with self._turn:
-                before, after = await self._publish(
-                    partial(_expired, target=target, now=now, after=self._stale_after), target
-                )
+                before, after = await self._publish(partial(self._without_old, target=target), target)
             if before.targets.get(target) is not after.targets.get(target):  # else it was polled or left meanwhile
                 log.warning(
                     "data is stale, its DID series go away", **_fields(target), stale_after_seconds=self._stale_after
                 )
+
+    def _expired(self, state: TargetState) -> TargetState:
+        passed = self._clock.monotonic() - state.snapshot.heard if state.snapshot else 0.0
+        return expire(state, self._clock.time(), self._stale_after, passed)
+
+    def _without_old(self, fleet: Fleet, *, target: Target) -> Fleet:
+        state = fleet.targets.get(target)
+        return fleet.with_target(self._expired(state)) if state else fleet
 
     async def _first_state(self, target: Target) -> TargetState:
         known = await self.listener.recall(target) if self.listener else {}
@@ -203,6 +211,17 @@ class Poller:
         self._failures.worked(what, account=account)
         return listed, True
 
+    def _say_inactive(self, account: str, listed: tuple[Connection, ...] | None) -> None:
+        """Say so when no connection is ACTIVE, since the targets stay all the same."""
+        if listed is None or self._accounts[account].connections:
+            return
+        what = "look-up of ACTIVE connections"
+        if any(each.status == ACTIVE for each in listed):
+            self._failures.worked(what, account=account)
+        else:
+            told = ", ".join(f"{each.connection_id} is {each.status or 'without status'}" for each in listed)
+            self._failures.failed(what, "none", told or "the list is empty", account=account)
+
     def _log_targets(self, before: tuple[Target, ...], after: tuple[Target, ...]) -> None:
         for target in sorted(set(after) - set(before)):
             log.info("target found", **_fields(target))
@@ -218,9 +237,11 @@ class Poller:
         started = self._attempted[target] = self._clock.monotonic()
         try:
             body = await self._clients[target.account].sync(target.connection_id, deadline=started + state.interval)
-            at, duration = self._clock.time(), self._clock.monotonic() - started
+            at, heard = self._clock.time(), self._clock.monotonic()
             async with self._turn:
-                before, after = await self._publish(lambda fleet: self._take(fleet, target, body, at, duration), target)
+                before, after = await self._publish(
+                    lambda fleet: self._take(fleet, target, body, at=at, heard=heard, duration=heard - started), target
+                )
         except ApiError as error:
             await self._note_failure(target, error.reason, str(error), started)
         except Exception as error:  # a bug of ours must not stop the polls
@@ -233,11 +254,13 @@ class Poller:
                 if self.listener:
                     self.listener.polled(before.targets[target], after.targets[target])  # a queue: nothing to fail
 
-    def _take(self, fleet: Fleet, target: Target, body: bytearray, at: float, duration: float) -> Fleet:
+    def _take(
+        self, fleet: Fleet, target: Target, body: bytearray, *, at: float, heard: float, duration: float
+    ) -> Fleet:
         answer, watch = parse_sync(body), self.watches[target.account]
         if target not in fleet.targets:  # it left while it was being polled
             return fleet
-        return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration)
+        return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration, heard=heard)
 
     async def _publish(self, change: Callable[[Fleet], Fleet], target: Target | None) -> tuple[Fleet, Fleet]:
         """Apply a change to the fleet and render it, in the worker. Hold `_turn` around it."""
@@ -279,11 +302,6 @@ def _planned(fleet: Fleet, intervals: Mapping[Target, float]) -> Fleet:
         if state and state.interval != seconds:
             fleet = fleet.with_target(replace(state, interval=seconds))
     return fleet
-
-
-def _expired(fleet: Fleet, *, target: Target, now: float, after: float) -> Fleet:
-    state = fleet.targets.get(target)
-    return fleet.with_target(expire(state, now, after)) if state else fleet
 
 
 def _annotated(fleet: Fleet, *, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> Fleet:

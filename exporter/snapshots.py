@@ -212,17 +212,25 @@ def _shown(state: HealState) -> str:
     return "" if state is HealState.IDLE else state.value
 
 
-def expire(state: TargetState, now: float, stale_after: float) -> TargetState:
-    """Return the state without its snapshot when that is older than `stale_after` seconds."""
-    if state.snapshot and now - state.snapshot.at > stale_after:
-        return replace(state, snapshot=None)
-    return state
+def expire(state: TargetState, now: float, stale_after: float, passed: float = 0.0) -> TargetState:
+    """Return the state without its snapshot when that is older than `stale_after` seconds.
+
+    `passed` is its age on a clock that nobody sets; the greater age counts. Where the interval had to be stretched
+    beyond `stale_after`, data lasts for two intervals, or it would be gone before each poll.
+    """
+    if state.snapshot is None:
+        return state
+    patience = stale_after if state.interval <= stale_after else 2 * state.interval
+    return replace(state, snapshot=None) if max(now - state.snapshot.at, passed) > patience else state
 
 
-def poll_succeeded(fleet: Fleet, target: Target, answer: Answer, watch: Watch, *, at: float, duration: float) -> Fleet:
+def poll_succeeded(
+    fleet: Fleet, target: Target, answer: Answer, watch: Watch, *, at: float, duration: float, heard: float = 0.0
+) -> Fleet:
     """Return the fleet after a complete poll of one target.
 
-    `at` is when the answer was there. Words the API used for the first time join the vocabularies.
+    `at` is when the answer was there, `heard` the same on a clock that nobody sets. Words that the API used for the
+    first time join the vocabularies.
     """
     before = fleet.targets[target]
     entries, duplicates = _monitored(answer, watch, before.memory)
@@ -245,7 +253,7 @@ def poll_succeeded(fleet: Fleet, target: Target, answer: Answer, watch: Watch, *
         replace(
             before,
             up=True,
-            snapshot=Snapshot(target, at, memory, answer.drift_items, started=at - duration),
+            snapshot=Snapshot(target, at, memory, answer.drift_items, started=at - duration, heard=heard),
             memory=memory,
             polls=before.polls + 1,
             anomalies={kind: count + counted[kind] for kind, count in before.anomalies.items()},

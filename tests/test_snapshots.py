@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -640,3 +641,15 @@ def test_whatever_happened_one_target_reports_a_missing_did_once_all_were_asked(
     assert {did: len(targets) for did, targets in _where(fleet, by).items()} == {
         did: int(did not in present) for did in (*by.by_number, *by.by_id)
     }
+
+
+def test_a_clock_that_was_set_back_makes_nothing_younger() -> None:
+    state = polled(fleet_of(A), A, entry()).targets[A]
+    assert expire(state, NOW - 3600, 300, passed=300) is state
+    assert expire(state, NOW - 3600, 300, passed=300.1).snapshot is None
+
+
+def test_where_polls_are_further_apart_than_data_may_be_old_it_lasts_for_two_of_them() -> None:
+    state = replace(polled(fleet_of(A), A, entry()).targets[A], interval=301.0)
+    assert expire(state, NOW + 602, 300) is state
+    assert expire(state, NOW + 602.1, 300).snapshot is None

@@ -152,6 +152,8 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
     types = dict(_leaves(Config, ""))
     found, unknown = {}, []
     for name, text in environ.items():
+        if not text.strip():
+            continue  # as a variable that is there and empty, which templates make of one that isn't set
         key = known.get(name)
         if key:
             found[key] = (_from_text(text, types[key]), name)

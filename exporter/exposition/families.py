@@ -147,7 +147,7 @@ DID_FAMILIES: Final = (
     ),
     _did(
         "voicelink_did_expired",
-        "Whether the DID is expired at VoiceLink; no series while it is MISSING.",
+        "Whether the DID is expired at VoiceLink; no series where the API does not say.",
         lambda did, _: _one(None if did.state == MISSING else did.entry.expired),
     ),
     _did(

@@ -71,13 +71,25 @@ class Exposition:
         self._fleet_openmetrics = join(())
 
     def update(self, fleet: Fleet, target: Target | None = None) -> None:
-        """Render what a poll of `target` changed; `None` looks at every target."""
+        """Render what a poll of `target` changed; `None` looks at every target.
+
+        After a failure half-way, the next call renders everything anew.
+        """
+        try:
+            self._update(fleet, target)
+        except BaseException:
+            self._targets.clear()
+            self._joined = [join(())] * len(FAMILIES)
+            raise
+
+    def _update(self, fleet: Fleet, target: Target | None) -> None:
         changed: set[int] = set()
         for gone in self._targets.keys() - fleet.targets.keys():
             del self._targets[gone]
             changed.update(range(len(FAMILIES)))
         new_words = any(item.states != fleet.states.words for item in self._targets.values() if item.lines)
-        wanted = [target] if target and not new_words else list(fleet.targets)
+        complete = self._targets.keys() | {target} >= fleet.targets.keys()
+        wanted = [target] if target and complete and not new_words else list(fleet.targets)
         for each in wanted:
             if each in fleet.targets:
                 changed |= self._render(fleet.targets[each], fleet.states.words)

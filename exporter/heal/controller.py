@@ -8,9 +8,9 @@ goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -36,6 +36,7 @@ from exporter.store.records import (
     Transition,
     Wish,
 )
+from exporter.threads import DaemonThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 ANSWER_WITHIN: Final = 15.0  # seconds for one database call; later it counts as down
 DRAIN: Final = 3.0  # seconds that requests under way have at the end
 PRUNE_EVERY: Final = 3600.0
+MOST_WAITING: Final = 1000  # polls that wait to be judged while the database hangs; later ones go by unseen
+TRY_AGAIN: Final = 10.0  # seconds after a failure before a start asks the store again
 MOST_UNWRITTEN: Final = 100_000  # changes of state kept while the database is down
 T = TypeVar("T")
 
@@ -116,13 +119,14 @@ class Controller:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._seen: dict[Target, _Seen] = {}
-        self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, "store")
+        self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
+        self._thread = DaemonThread("store")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._unrecorded: dict[int, tuple[Attempt, Result]] = {}
         self._unresolved: set[str] = set()  # accounts with open attempts, as of the last tick
         self._failures = FailureLog(clock)
         self._up = False
+        self._failed_at = float("-inf")
         self._started = clock.time()
         self._pruned = clock.monotonic()
 
@@ -134,7 +138,12 @@ class Controller:
     # What others call
 
     async def recall(self, target: Target) -> Known:
-        """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer."""
+        """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.
+
+        A store that has just failed is not asked again: the first poll doesn't wait for it target by target.
+        """
+        if not self._up and self._clock.monotonic() - self._failed_at < TRY_AGAIN:
+            return {}
         try:
             if not self._up:
                 await self._open()
@@ -143,17 +152,19 @@ class Controller:
             return {}
 
     def polled(self, before: TargetState, after: TargetState) -> None:
-        """Take in a complete poll."""
-        self._queue.put_nowait((before, after, self._clock.monotonic()))
+        """Take in a complete poll. One that finds no room goes by unseen, and what it would have confirmed waits."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait((before, after, self._clock.monotonic()))
 
     async def run(self) -> None:
         """Judge polls until cancelled."""
         while True:
             before, after, heard = await self._queue.get()
             try:
-                await self._judge(before, after, heard)
-            except StoreError:
-                await self._show_down()
+                try:
+                    await self._judge(before, after, heard)
+                except StoreError:
+                    await self._show_down()
             except Exception:  # a bug of ours must not end healing unseen
                 log.exception(
                     "healing broke on a poll", account=after.target.account, connection=after.target.connection
@@ -196,7 +207,7 @@ class Controller:
         for task in list(self._running.values()):
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
 
     # One poll
 
@@ -435,7 +446,7 @@ class Controller:
         return answer
 
     def _down(self, error: StoreError) -> None:
-        self._up = False
+        self._up, self._failed_at = False, self._clock.monotonic()
         self._observer.store_answers(up=False)
         self._failures.failed("store", type(error).__name__, str(error))
 
@@ -495,7 +506,7 @@ class Controller:
         states: Mapping[str, HealState] | None = None,
     ) -> None:
         guards = frozenset(each if isinstance(each, Guard) else each[0] for each in held)
-        if self.enabled and self._up:
+        if self.enabled and self._up and Guard.STORE not in guards:
             now = self._clock.time()
             facts = await self._call(self._store.ledger.account, target.account, now)
             records, _ = await self._call(self._store.ledger.records, now)

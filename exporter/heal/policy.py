@@ -165,6 +165,8 @@ def _not_healable(did: Did, configured: ConfiguredDid | None) -> str:
         return "the API lists it more than once"
     if entry.did_id is None:
         return "the API names no purchased DID for it"
+    if entry.expired is None:
+        return "the API does not say whether it is expired"
     if entry.expired:
         return "it is expired at VoiceLink; renew it there"
     if entry.client_id is None and not (configured and configured.client_id):

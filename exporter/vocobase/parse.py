@@ -67,6 +67,8 @@ def parse_sync(body: bytes | bytearray) -> Answer:
             entries.append(entry)
         else:
             anomalies[Anomaly.INVALID_ENTRY] += 1
+    if anomalies and not entries:  # a shape that we don't know, rather than an account without numbers
+        raise BadResponseError("the API's answer to sync names no number in any of its entries")
     return Answer(tuple(entries), _length(envelope.data.drift), anomalies)
 
 
@@ -181,7 +183,7 @@ def _entry(raw: msgspec.Raw) -> Entry | None:
         number=number,
         state=_code(wire.state),
         issues=_issues(wire.issues),
-        expired=remote.is_expired is True or (type(remote.is_expired) is int and remote.is_expired == 1),
+        expired=_flag(remote.is_expired),
         did_id=_id(remote.did_id),
         client_id=_id(remote.client_id),
         did_status=_text(remote.status),
@@ -227,6 +229,11 @@ def _id(value: object) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:  # noqa: PLR2004 - 64 bits
         value = int(value)
     return value if type(value) is int and 0 < value < _LARGEST_ID else None
+
+
+def _flag(value: object) -> bool | None:
+    """Return what the API says with a flag, `None` where it says nothing of the kind."""
+    return bool(value) if isinstance(value, bool) or (type(value) is int and value in {0, 1}) else None
 
 
 def _text(value: object) -> str:

@@ -299,3 +299,9 @@ def test_a_store_that_nobody_may_write_to(tmp_path: Path) -> None:
 def test_a_store_that_can_be(tmp_path: Path, url: str) -> None:
     url = url.replace("FOLDER", str(tmp_path))
     assert load_settings(written(tmp_path, f"store: {{url: '{url}'}}\n"), ENV).config.store.url == url
+
+
+def test_a_variable_that_is_empty_is_a_variable_that_is_not_set() -> None:
+    environ = {**ENV, "VOICELINK_POLL_INTERVAL": "", "VOICELINK_STORE_URL": " ", "VOICELINK_NONSENSE": ""}
+    settings = load_settings(None, environ)
+    assert (settings.config, settings.unknown_environment) == (Config(), ())

@@ -6,6 +6,7 @@ import gzip
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,3 +187,32 @@ def test_who_serves_keeps_what_it_took() -> None:
     exposition.update(polled(fleet, A, entry(ONE, "NO_BOT")), A)
     assert exposition.bodies is not taken
     assert (b"".join(taken.text.plain), taken.text.gzip) == content
+
+
+def test_after_a_failure_half_way_everything_is_rendered_anew() -> None:
+    broken = False
+
+    def own() -> tuple[bytes, bytes]:
+        if broken:
+            raise MemoryError
+        return b"", b""
+
+    fleet = polled(polled(fleet_of(A, B), A, entry(ONE), entry(TWO, "NO_BOT")), B, entry(THREE))
+    exposition = Exposition(own)
+    exposition.update(fleet)
+    before = exposition.bodies
+    fleet = polled(fleet, A, entry(ONE), entry(TWO), at=NOW + 60)
+    broken = True
+    with pytest.raises(MemoryError):
+        exposition.update(fleet, A)
+    assert exposition.bodies is before
+    broken = False
+    exposition.update(polled(fleet, A, entry(ONE), entry(TWO), at=NOW + 120), A)
+    expected, _ = reference(polled(fleet, A, entry(ONE), entry(TWO), at=NOW + 120))
+    assert b"".join(exposition.bodies.text.plain) == expected
+
+
+def test_what_the_api_does_not_say_of_expiry_is_not_said() -> None:
+    exposition = rendered(polled(fleet_of(A), A, entry(ONE, expired=None), entry(TWO, expired=True)))
+    lines = [line for line in b"".join(exposition.bodies.text.plain).splitlines() if b"did_expired{" in line]
+    assert [line.endswith(b" 1.0") for line in lines] == [True]

@@ -521,3 +521,31 @@ async def test_a_poll_that_began_before_a_did_was_verified_is_no_relapse(start: 
 
     assert bench.heal_state(number) == "probation"
     assert bench.healing.relapses == 0
+
+
+async def test_a_store_that_has_just_failed_does_not_hold_up_one_target_after_the_other(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start()
+    bench.file.unlink()
+    bench.file.mkdir()  # a folder in the place of the file
+    await bench.controller.tick()
+    assert len(bench.said("store failed")) == 1
+    bench.file.rmdir()  # it would answer again, but is not asked so soon
+    assert await bench.controller.recall(bench.target) == {}
+    assert not bench.said("store works again")
+    await bench.clock.advance(10)
+    await bench.controller.recall(bench.target)
+    assert len(bench.said("store works again")) == 1
+
+
+async def test_polls_that_find_no_room_in_the_queue_go_by_unseen(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    await bench.rounds(2)
+    for _ in range(2000):
+        bench.controller.polled(bench.state, bench.state)
+    await bench.controller.settle()
+    bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(6)
+    assert [attempt.outcome for attempt in bench.attempts()] == [Outcome.SUCCEEDED]

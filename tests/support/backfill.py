@@ -33,6 +33,7 @@ HEALING: Final[dict[str, Any]] = {
     "backoff": {"initial": "2m", "max": "4m"},
     "verify_within": "3m",
     "max_attempts": 2,
+    "max_unhealthy": "60%",
 }
 
 

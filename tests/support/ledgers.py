@@ -79,12 +79,12 @@ def row(store: Store, attempt: Attempt) -> Attempt:
     return found
 
 
-def did(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> DidRecord:
+def did(store: Store, number: str = NUMBER, now: float = NOW) -> DidRecord:
     """Return what is known of a DID."""
     return store.ledger.records(now)[0][number]
 
 
-def counts(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> Counts:
+def counts(store: Store, number: str = NUMBER, now: float = NOW) -> Counts:
     """Return what counts of a DID's attempts."""
     return store.ledger.records(now)[1][number]
 

@@ -27,6 +27,17 @@ def free_port() -> int:
         return port
 
 
+def get_json(port: int, path: str) -> Any:  # noqa: ANN401 - JSON
+    """Return what is answered, whatever the status; answers may come in chunks."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", path)
+        with connection.getresponse() as reply:
+            return json.load(reply)
+    finally:
+        connection.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Prometheus:
     """A Prometheus that runs."""
@@ -35,11 +46,7 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
         """Ask its API; return what is under `data`. A query that it refuses is an `AssertionError` with its words."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
-        with connection.getresponse() as reply:
-            said = json.load(reply)
-        connection.close()
+        said = get_json(self.port, f"/api/v1/{path}?{urlencode(parameters)}")
         assert said["status"] == "success", said["error"]
         return said["data"]
 

@@ -25,7 +25,7 @@ HELP = {
     "voicelink_did_issue": "1 for each issue that the DID has; no series otherwise.",
     "voicelink_did_issues": "How many issues the DID has.",
     "voicelink_did_info": "What the API tells of the DID, always 1.",
-    "voicelink_did_expired": "Whether the DID is expired at VoiceLink; no series while it is MISSING.",
+    "voicelink_did_expired": "Whether the DID is expired at VoiceLink; no series where the API does not say.",
     "voicelink_did_state_changed_timestamp_seconds": (
         "Unix time at which the state was seen to change last, or at which the DID was first seen."
     ),
@@ -121,7 +121,7 @@ def _did(did: Did, words: Iterable[str]) -> Iterator[tuple[str, dict[str, str], 
         **dict(did.labels),
     }
     yield "voicelink_did_info", info, 1
-    if did.state != MISSING:
+    if did.state != MISSING and known.expired is not None:
         yield "voicelink_did_expired", {}, 1 if known.expired else 0
     yield "voicelink_did_state_changed_timestamp_seconds", {}, did.since
     yield "voicelink_did_state_changes", {}, did.changes

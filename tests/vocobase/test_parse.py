@@ -140,11 +140,15 @@ def test_what_is_raw_is_in_no_entry() -> None:
     assert CANARY not in repr(parse_connections(as_json({"success": True, "data": [LISTED]})))
 
 
+INTACT = {"key": "918011223399", "phone_number": "+918011223399", "state": "READY", "issues": []}
+TWO = put(SYNC, ("data", "readiness"), [*SYNC["data"]["readiness"], INTACT])  # so that one entry can be spoilt
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(list(paths(SYNC))), anything)
 def test_anything_in_the_place_of_any_part_is_an_answer_or_a_bad_response(path: tuple[Any, ...], new: object) -> None:
     try:
-        answer = parse_sync(as_json(put(SYNC, path, new)))
+        answer = parse_sync(as_json(put(TWO, path, new)))
     except BadResponseError:
         within_an_entry = path[:2] == ("data", "readiness") and len(path) > 2
     else:
@@ -190,7 +194,7 @@ def check(answer: Answer) -> None:
         assert isinstance(entry.state, str)
         assert all(isinstance(issue, str) for issue in entry.issues)
         assert len(set(entry.issues)) == len(entry.issues)
-        assert isinstance(entry.expired, bool)
+        assert entry.expired in {True, False, None}
         assert all(value is None or 0 < value < 2**63 for value in (entry.did_id, entry.client_id))
         texts = (entry.friendly_name, entry.agent_id, entry.agent_name, entry.bot_id, entry.bot_name, entry.routing_id)
         for text in (entry.number, entry.state, *entry.issues, entry.did_status, *texts):
@@ -322,9 +326,9 @@ def test_an_id_is_a_positive_number_of_64_bits_or_nothing(value: object, read: i
 
 @pytest.mark.parametrize(
     ("value", "read"),
-    [(True, True), (1, True), (False, False), (0, False), (None, False), ("true", False), (1.0, False), ([], False)],
+    [(True, True), (1, True), (False, False), (0, False), (None, None), ("true", None), (1.0, None), ([], None)],
 )
-def test_expired_is_what_says_so_clearly(value: object, read: bool) -> None:  # noqa: FBT001 - an expected value
+def test_expired_is_what_the_api_says_so_clearly(value: object, read: bool | None) -> None:  # noqa: FBT001 - expected
     assert entry_of(remote_did__is_expired=value).expired is read
 
 
@@ -463,3 +467,9 @@ def test_a_list_of_connections_that_is_none(body: bytes, message: str) -> None:
 )
 def test_a_code_is_what_looks_like_one(body: bytes, code: str | None) -> None:
     assert error_code(body) == code
+
+
+def test_entries_of_which_none_names_a_number_are_no_answer() -> None:
+    with pytest.raises(BadResponseError, match="names no number in any of its entries"):
+        parse_sync(as_json({"success": True, "data": {"readiness": [{"did": "918011223344", "state": "READY"}, 7]}}))
+    assert parse_sync(as_json({"success": True, "data": {"readiness": []}})).entries == ()
