@@ -1,5 +1,6 @@
 # make demo    runs the product on the bundled simulator
 # make run     runs it on your account: VOCOBASE_API_KEY, and CONFIG=FILE for a configuration file
+# make stack   the demo with Prometheus, the rules and Alertmanager on loopback, until Ctrl-C
 # make test    runs the tests, after installing the system programs they need where that is possible
 # make lint    formatting, lint, types, layers, generated files
 # make bench   measures speed and size beside what a user would write instead
@@ -10,13 +11,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: demo run test lint bench docs generate lock system clean
+.PHONY: demo run stack test lint bench docs generate lock system clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/voicelink-exporter demo $(ARGS)
 
 run: $(VENV)/run.stamp
 	$(BIN)/voicelink-exporter serve $(if $(CONFIG),--config.file=$(CONFIG)) $(ARGS)
+
+stack: $(VENV)/run.stamp system
+	$(BIN)/python tools/stack.py $(ARGS)
 
 test: $(VENV)/dev.stamp system
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
@@ -52,7 +56,7 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 	touch $@
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml --group build
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml --group build --extra postgres
 
 lock: $(VENV)/dev.stamp
 	$(BIN)/$(LOCK) -o requirements/run.txt

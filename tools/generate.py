@@ -8,11 +8,14 @@ from pathlib import Path
 from exporter.config.schema import json_schema
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from grafana.source.dashboards import files as dashboards  # noqa: E402 - found by the line above
 
 
 def generated() -> dict[Path, str]:
     """Return every generated file with its content."""
-    return {ROOT / "config" / "voicelink-exporter.schema.json": json_schema()}
+    return {ROOT / "config" / "voicelink-exporter.schema.json": json_schema(), **dashboards()}
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""The source of the dashboards under `grafana/dashboards`: `make generate` writes them, `make lint` compares them."""
