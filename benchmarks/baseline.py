@@ -91,7 +91,7 @@ def _of_dids(states: Sequence[TargetState], words: Sequence[str]) -> Iterator[Me
                 issue.add_metric((*labels, code), 1)
             issues.add_metric(labels, len(did.entry.issues))
             info.add_metric((*labels, *_told(did)), 1)
-            if did.state != MISSING:
+            if did.state != MISSING and did.entry.expired is not None:
                 expired.add_metric(labels, did.entry.expired)
             changed.add_metric(labels, did.since)
             changes.add_metric(labels, did.changes)

@@ -73,7 +73,9 @@ def claims_a_second(url: str, count: int) -> float:
     begun = time.perf_counter()
     for index in range(count):
         now = NOW + index
-        wish = Wish(f"+9180{index:08d}", f"{ACCOUNT} {index}", TARGET.connection, ISSUES, {"did_number": f"9180{index:08d}"})
+        wish = Wish(
+            f"+9180{index:08d}", f"{ACCOUNT} {index}", TARGET.connection, ISSUES, {"did_number": f"9180{index:08d}"}
+        )
         claimed = ledger.claim(wish, lambda *_: (), now)
         if not isinstance(claimed, Attempt) or not ledger.begin_send(claimed, lambda *_: (), now):
             raise AssertionError("nothing speaks against a claim here")

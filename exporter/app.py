@@ -16,6 +16,7 @@ import structlog
 
 from exporter import __version__
 from exporter.clock import Clock, SystemClock
+from exporter.errors import StartupError
 from exporter.exposition import Exposition
 from exporter.heal.controller import Controller, fingerprint
 from exporter.poller import Poller
@@ -70,7 +71,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Exporter:
         clock=clock,
     )
     poller.listener = controller
-    scheduler = Scheduler(settings.config, poller, telemetry, clock, key_of=keys)
+    budgets = {name: client.budget for name, client in clients.items()}
+    scheduler = Scheduler(settings.config, poller, telemetry, clock, key_of=keys, budgets=budgets)
     scheduler.add_chore("look after heals", HEAL_TICK, controller.tick)
     return Exporter(settings, poller, scheduler, exposition, clients, telemetry, controller)
 
@@ -116,6 +118,7 @@ def build_poller(
 
 
 Listening = tuple[Server, Sequence[socket]]
+Task = asyncio.Task[None]
 
 
 async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None:
@@ -127,37 +130,58 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
     gc.freeze()  # what is there now stays: no use in walking it at every collection
 
     @contextlib.asynccontextmanager
-    async def polling() -> AsyncIterator[None]:
+    async def polling() -> AsyncIterator[Sequence[Task]]:
         healing = asyncio.create_task(exporter.controller.run(), name="healing")
-        exporter.scheduler.start()
-        _log_start(settings, sockets)
         try:
-            yield
+            exporter.scheduler.start()
+            _log_start(settings, sockets)
+            yield [healing]
         finally:
             healing.cancel()  # nothing is claimed any more; what is under way may still end
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN / 2):
-                    await _stop(exporter)
-            exporter.poller.close()
+                    await end(exporter)
+            with _survived("poller"):
+                exporter.poller.close()
 
     await run_until_stopped([(Server(site), sockets), *beside], polling())
 
 
 async def run_until_stopped(
-    servers: Sequence[Listening], during: contextlib.AbstractAsyncContextManager[None] | None = None
+    servers: Sequence[Listening], during: contextlib.AbstractAsyncContextManager[Sequence[Task]] | None = None
 ) -> None:
-    """Run servers, and a context within them, until SIGTERM or SIGINT; then end them gracefully."""
+    """Run servers, and a context within them, until SIGTERM or SIGINT; then end them gracefully.
+
+    None of the servers, and none of the tasks that the context gives, may end before that: if one does, all are ended
+    and `StartupError` names it. A daemon that lacks a part is worse than a restart.
+    """
     with _signals() as stop:
-        tasks = [asyncio.create_task(server.serve(list(sockets))) for server, sockets in servers]
-        async with during or contextlib.nullcontext():
-            await stop.wait()
-            log.info("stopping")
-        for server, _ in servers:
-            server.should_exit = True
-        _, late = await asyncio.wait(tasks, timeout=STOP_WITHIN / 2)
-        for task in late:
-            task.cancel()
+        tasks = [asyncio.create_task(server.serve(list(sockets)), name="web server") for server, sockets in servers]
+        try:
+            async with during or contextlib.nullcontext(()) as others:
+                supervised = [*tasks, *others]
+                for task in supervised:
+                    task.add_done_callback(lambda _: stop.set())
+                await stop.wait()
+                ended = [task.get_name() for task in supervised if _has_ended(task)]
+                log.info("stopping")
+        finally:
+            for server, _ in servers:
+                server.should_exit = True
+            _, late = await asyncio.wait(tasks, timeout=STOP_WITHIN / 2)
+            for task in late:
+                task.cancel()
     log.info("stopped")
+    if ended:
+        raise StartupError(f"the {ended[0]} ended by a fault; the log says where")
+
+
+def _has_ended(task: Task) -> bool:
+    """Tell whether a task has ended that should not have, and log why."""
+    if task.done():
+        error = None if task.cancelled() else task.exception()
+        log.error("the %s ended by a fault", task.get_name(), exc_info=error)
+    return task.done()
 
 
 def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
@@ -174,12 +198,26 @@ def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
     )
 
 
-async def _stop(exporter: Exporter) -> None:
-    exporter.scheduler.stop()
-    await exporter.controller.stop()
-    await exporter.poller.stop()
+async def end(exporter: Exporter) -> None:
+    """End the parts in order; polls are abandoned before healing has its time, which may be all there is."""
+    with _survived("scheduler"):
+        exporter.scheduler.stop()
+    with _survived("poller"):
+        await exporter.poller.stop()
+    with _survived("healing"):
+        await exporter.controller.stop()
     for client in exporter.clients.values():
-        await client.aclose()
+        with _survived("client"):
+            await client.aclose()
+
+
+@contextlib.contextmanager
+def _survived(part: str) -> Iterator[None]:
+    """See to it that a part that breaks at the end leaves the others theirs."""
+    try:
+        yield
+    except Exception:
+        log.exception("a part broke when it was to end", part=part)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,14 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     logging.getLogger("exporter").setLevel(number)
 
 
+def place_of(error: BaseException) -> str:
+    """Return the line that an error came from, as `module:line`; empty where it was never raised."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace else ""
+
+
 def _first_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog's
     """Keep the first line of what a library logs: asyncio puts errors with their texts into those below."""
     event["event"] = event["event"].partition("\n")[0]
@@ -82,11 +90,8 @@ def _place_of_error(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
         error = sys.exc_info()[1]
     if error is not None:
         event["error"] = type(error).__name__
-        trace = error.__traceback__
-        while trace and trace.tb_next:
-            trace = trace.tb_next
-        if trace:
-            event["at"] = f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
+        if place := place_of(error):
+            event["at"] = place
     return event
 
 

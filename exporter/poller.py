@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from exporter.errors import ApiError, Reason
+from exporter.errors import ApiError, QuotaError, Reason
 from exporter.logs import FailureLog
 from exporter.model import READY, Anomaly, Connection, HealState, Target
 from exporter.snapshots import (
@@ -91,6 +91,7 @@ class Poller:
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
         self._discovered: set[str] = set()
+        self._starved: set[str] = set()  # accounts whose look-up found no place in the budget
         self._worker = ThreadPoolExecutor(1, "fleet")
         self._turn = asyncio.Lock()
         self._failures = FailureLog(clock)
@@ -203,11 +204,16 @@ class Poller:
     async def _list(self, account: str) -> tuple[tuple[Connection, ...] | None, bool]:
         what = "listing of connections"
         try:
-            body = await self._clients[account].connections(deadline=self._clock.monotonic() + DISCOVERY_PATIENCE)
+            body = await self._clients[account].connections(
+                deadline=self._clock.monotonic() + DISCOVERY_PATIENCE, urgent=account in self._starved
+            )
             listed = parse_connections(body)
         except ApiError as error:
+            if isinstance(error, QuotaError):
+                self._starved.add(account)  # the next time it has the rank of a poll
             self._failures.failed(what, error.reason, str(error), account=account)
             return None, error.reason in _FINAL
+        self._starved.discard(account)
         self._failures.worked(what, account=account)
         return listed, True
 

@@ -1,26 +1,29 @@
 """When what is done. The one place that knows APScheduler.
 
-Three kinds of jobs: a poll per target, a look-up of connections per account, and a tick every second that drops stale
-data and renders the exporter's own metrics. Polls of one target never overlap; a run that can't happen is counted.
+A poll per target, a look-up of connections per account, a tick every second that drops stale data and renders the
+exporter's own metrics, and chores. Polls of one target never overlap; a run that can't happen is counted.
+
+APScheduler plans on the wall clock, which may be set. Forward, everything is due at once: it runs once, and goes on as
+planned. Back, nothing would be due until the clock has caught up, so all plans are set back, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from exporter.config import format_duration
-from exporter.logs import FailureLog
+from exporter.logs import FailureLog, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,10 +33,14 @@ if TYPE_CHECKING:
     from exporter.model import Target
     from exporter.poller import Poller
     from exporter.telemetry import Telemetry
+    from exporter.vocobase import RequestBudget
 
 DISCOVER_EVERY: Final = timedelta(minutes=10)
+REPLAN_EVERY: Final = timedelta(minutes=1)
 TICK: Final = timedelta(seconds=1)
 POLLS_SHARE: Final = 0.95  # of the budget; the rest is for look-ups and retries
+CLOCK_SET: Final = 2.0  # seconds; what the wall clock moves by within a second, beyond that second, when it was set
+_SHORTER: Final = 0.9  # of a running interval: one that fits and is longer than that isn't worth a change
 _GOLDEN: Final = 0.6180339887498949  # multiples of it, modulo 1, spread evenly however many there are
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,10 +49,12 @@ log = structlog.stdlib.get_logger(__name__)
 class SpreadTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
     """Fires now, then after a phase of its own, then every interval less a random part of the jitter.
 
-    All in seconds. The jitter only ever shortens a wait, so no two polls are further apart than the interval.
+    All in seconds; without a phase it fires first after an interval. The jitter only ever shortens a wait, so no two
+    polls are further apart than the interval. Intervals that have passed already are skipped, so that however late it
+    is, one run makes up for all that were missed, and the jobs stay spread.
     """
 
-    def __init__(self, interval: float, jitter: float, phase: float, rng: random.Random) -> None:
+    def __init__(self, interval: float, jitter: float, phase: float | None, rng: random.Random) -> None:
         self._interval = interval
         self._jitter = jitter
         self._phase = phase
@@ -54,12 +63,17 @@ class SpreadTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no typ
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         """Return when to fire next."""
+        interval = timedelta(seconds=self._interval)
         if previous_fire_time is None:
+            if self._phase is None:
+                return now + interval
             self._first = now
             return now
-        if previous_fire_time == self._first:
-            return previous_fire_time + timedelta(seconds=self._phase)
-        return previous_fire_time + timedelta(seconds=self._interval - self._rng.uniform(0, self._jitter))
+        if self._phase is not None and previous_fire_time == self._first:
+            fire = previous_fire_time + timedelta(seconds=self._phase)
+        else:
+            fire = previous_fire_time + interval - timedelta(seconds=self._rng.uniform(0, self._jitter))
+        return fire + max(0, (now - fire) // interval) * interval
 
 
 def phase(index: int, interval: float) -> float:
@@ -67,9 +81,17 @@ def phase(index: int, interval: float) -> float:
     return interval * (1 - index * _GOLDEN % 1)
 
 
-def fitting_interval(interval: float, jitter: float, targets: int, per_minute: int) -> float:
-    """Return the interval, at least `interval` seconds, at which so many targets fit into a key's budget."""
-    needed = targets * 60 / (per_minute * POLLS_SHARE)
+def worth_changing(running: float, fitting: float) -> bool:
+    """Return whether another interval fits so much better: polls would use up the budget, or could be more frequent."""
+    return running < fitting * POLLS_SHARE or fitting < running * _SHORTER
+
+
+def fitting_interval(interval: float, jitter: float, targets: int, per_minute: int, held: float = 0.0) -> float:
+    """Return the interval, at least `interval` seconds, at which so many targets fit into a key's budget.
+
+    `held` is how many seconds a request takes: for so long, and a minute more, it has its place in the budget.
+    """
+    needed = targets * (60 + held) / (per_minute * POLLS_SHARE)
     return interval if interval - jitter / 2 >= needed else max(interval, needed + jitter / 2)
 
 
@@ -84,16 +106,22 @@ class Scheduler:
         clock: Clock,
         *,
         key_of: Mapping[str, object],
+        budgets: Mapping[str, RequestBudget] | None = None,
         rng: random.Random | None = None,
         discover_every: timedelta = DISCOVER_EVERY,
+        replan_every: timedelta = REPLAN_EVERY,
     ) -> None:
-        """`key_of` says which accounts share a key, and so a budget."""
+        """`key_of` says which accounts share a key, and so a budget. `budgets` tell how slow the answers are."""
         self._config = config
         self._poller = poller
         self._telemetry = telemetry
         self._failures = FailureLog(clock)
+        self._clock = clock
         self._key_of = key_of
+        self._budgets = budgets or {}
         self._discover_every = discover_every
+        self._replan_every = replan_every
+        self._clock_watch: asyncio.Task[None] | None = None
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._jobs: dict[Target, float] = {}  # the interval each target's job runs at
         self._added = 0
@@ -101,23 +129,45 @@ class Scheduler:
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # the listeners say it, and say it once
         self._scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         self._scheduler.add_listener(self._broken, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._worked, EVENT_JOB_EXECUTED)
 
     def add_chore(self, name: str, every: timedelta, run: Callable[[], Awaitable[None]]) -> None:
         """Do something else regularly, too."""
-        self._add(name, run, [], IntervalTrigger(seconds=every.total_seconds(), timezone=UTC), every)
+        self._add(name, run, [], self._regularly(every), every)
 
     def start(self) -> None:
         """Look up the connections, poll what is found, and go on doing so."""
         for account in self._key_of:
-            every = IntervalTrigger(seconds=self._discover_every.total_seconds(), timezone=UTC)
-            self._add(_discovery_id(account), self._discover, [account], every, self._discover_every, now=True)
-        self._add("tick", self._poller.tick, [], IntervalTrigger(seconds=TICK.total_seconds(), timezone=UTC), TICK)
+            every = self._discover_every
+            self._add(_discovery_id(account), self._discover, [account], self._regularly(every), every, now=True)
+        self.add_chore("tick", TICK, self._poller.tick)
+        self.add_chore("plan", self._replan_every, self._plan)
         self._scheduler.start()
+        self._clock_watch = asyncio.create_task(self._watch_clock(), name="clock watch")
 
     def stop(self) -> None:
         """Start nothing any more and cancel what runs."""
+        if self._clock_watch:
+            self._clock_watch.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+    async def _watch_clock(self) -> None:
+        """Notice when the wall clock is set."""
+        ahead = self._clock.time() - self._clock.monotonic()
+        while True:
+            await self._clock.sleep(TICK.total_seconds())
+            before, ahead = ahead, self._clock.time() - self._clock.monotonic()
+            change = ahead - before
+            if abs(change) > CLOCK_SET:
+                log.warning("the clock was set", seconds=round(change, 3))
+            if change < -CLOCK_SET:  # forward, jobs that were due have been planned anew by now: never move those
+                for job in self._scheduler.get_jobs():
+                    moved = job.next_run_time + timedelta(seconds=change)
+                    self._scheduler.modify_job(job.id, next_run_time=moved)
+
+    def _regularly(self, every: timedelta) -> SpreadTrigger:
+        return SpreadTrigger(every.total_seconds(), 0, None, self._rng)
 
     async def _discover(self, account: str) -> None:
         settled = await self._poller.discover(account)
@@ -128,14 +178,9 @@ class Scheduler:
 
     async def _plan(self) -> None:
         """Give every target its job, at an interval that fits into the budget."""
-        targets = sorted(self._poller.fleet.targets)
-        sharing = Counter(self._key_of[target.account] for target in targets)
-        poll, budget = self._config.poll, self._config.api.requests_per_minute
+        poll = self._config.poll
         interval, jitter = poll.interval.total_seconds(), poll.jitter.total_seconds()
-        intervals = {
-            target: fitting_interval(interval, jitter, sharing[self._key_of[target.account]], budget)
-            for target in targets
-        }
+        intervals = self._intervals(interval, jitter)
         if intervals == self._jobs:
             return
         self._warn(interval, intervals)
@@ -147,11 +192,37 @@ class Scheduler:
                 continue
             trigger = SpreadTrigger(seconds, jitter, phase(self._added, seconds), self._rng)
             if target in self._jobs:
-                self._scheduler.modify_job(_job_id(target), trigger=trigger)
+                self._change(_job_id(target), trigger, self._jobs[target], seconds)
             else:
                 self._added += 1
                 self._add(_job_id(target), self._poller.poll, [target], trigger, timedelta(seconds=seconds))
         self._jobs = intervals
+
+    def _intervals(self, interval: float, jitter: float) -> dict[Target, float]:
+        """Return what fits. Where nothing but the speed of the answers changed, small differences are passed over."""
+        targets = sorted(self._poller.fleet.targets)
+        sharing = Counter(self._key_of[target.account] for target in targets)
+        shared = Counter(self._key_of[target.account] for target in self._jobs)
+        intervals = {}
+        for target in targets:
+            key, budget = self._key_of[target.account], self._budgets.get(target.account)
+            per_minute, held = self._config.api.requests_per_minute, budget.held if budget else 0.0
+            fitting = fitting_interval(interval, jitter, sharing[key], per_minute, held)
+            running = self._jobs.get(target)
+            keep = running and sharing[key] == shared[key] and not worth_changing(running, fitting)
+            intervals[target] = running if running and keep else fitting
+        return intervals
+
+    def _change(self, job_id: str, trigger: BaseTrigger, before: float, after: float) -> None:
+        """Give a job another interval, in seconds; its next wait changes with it, so that the jobs stay spread."""
+        now = datetime.now(UTC)
+        left = max(self._scheduler.get_job(job_id).next_run_time - now, timedelta())
+        self._scheduler.modify_job(
+            job_id,
+            trigger=trigger,
+            next_run_time=now + left * (after / before),
+            misfire_grace_time=_grace(timedelta(seconds=after)),
+        )
 
     def _warn(self, wanted: float, intervals: Mapping[Target, float]) -> None:
         longest = max(intervals.values(), default=wanted)
@@ -171,7 +242,7 @@ class Scheduler:
         run: Callable[..., Awaitable[None]],
         args: list[Any],
         trigger: BaseTrigger,
-        grace: timedelta,
+        every: timedelta,
         *,
         now: bool = False,
     ) -> None:
@@ -183,7 +254,7 @@ class Scheduler:
             replace_existing=True,
             coalesce=True,
             max_instances=1,
-            misfire_grace_time=max(1, int(grace.total_seconds())),
+            misfire_grace_time=_grace(every),
             **({"next_run_time": datetime.now(UTC)} if now else {}),
         )
 
@@ -194,7 +265,17 @@ class Scheduler:
     def _broken(self, event: Any) -> None:  # noqa: ANN401 - APScheduler has no types
         if isinstance(event.exception, asyncio.CancelledError):
             return  # by `stop`
-        self._failures.failed("scheduled job", type(event.exception).__name__, str(event.exception), job=event.job_id)
+        self._telemetry.failed_runs.inc()
+        kind = type(event.exception).__name__
+        self._failures.failed("scheduled job", kind, f"{kind} at {place_of(event.exception)}", job=event.job_id)
+
+    def _worked(self, event: Any) -> None:  # noqa: ANN401 - APScheduler has no types
+        self._failures.worked("scheduled job", job=event.job_id)
+
+
+def _grace(every: timedelta) -> int:
+    """Return after how many whole seconds a run that is late doesn't happen: never while it is the latest one due."""
+    return math.ceil(every.total_seconds()) + 1
 
 
 def _discovery_id(account: str) -> str:

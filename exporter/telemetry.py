@@ -60,6 +60,11 @@ class Telemetry:
             "Runs that did not happen because the one before still ran, or because they came too late.",
             registry=registry,
         )
+        self.failed_runs = Counter(
+            "voicelink_exporter_scheduler_failed_runs_total",
+            "Runs that broke by a fault of the exporter.",
+            registry=registry,
+        )
         self.reload_successful = Gauge(
             "voicelink_exporter_config_last_reload_successful",
             "Whether the configuration was accepted when it was last read.",

@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.logs import FORMATS, LEVELS, FailureLog, set_up_logging
+from exporter.logs import FORMATS, LEVELS, FailureLog, place_of, set_up_logging
 from tests.support import logfmt
 from tests.support.clock import ManualClock
 
@@ -188,6 +188,13 @@ def test_an_error_leaves_its_type_and_place_alone(written: Written) -> None:
         ("error", "broken", "RuntimeError", place)
     ] * 4
     assert all(set(line) == {"ts", "level", "msg", "error", "at"} for line in lines)
+
+
+def test_the_place_of_an_error_is_the_innermost_line() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    assert place_of(caught.value) == f"{__name__}:{fail.__code__.co_firstlineno + 1}"
+    assert place_of(RuntimeError(CANARY)) == ""
 
 
 def test_an_error_that_was_never_raised_has_no_place(written: Written) -> None:

@@ -91,6 +91,13 @@ def test_missed_runs_start_at_zero() -> None:
     assert values(telemetry, "voicelink_exporter_scheduler_missed_runs_total") == {(): 1}
 
 
+def test_failed_runs_start_at_zero() -> None:
+    telemetry = Telemetry()
+    assert values(telemetry, "voicelink_exporter_scheduler_failed_runs_total") == {(): 0}
+    telemetry.failed_runs.inc()
+    assert values(telemetry, "voicelink_exporter_scheduler_failed_runs_total") == {(): 1}
+
+
 def test_heals_are_timed_by_target_and_the_store_is_watched() -> None:
     telemetry = Telemetry()
     telemetry.healed(Target("main", "c"), 90.0)

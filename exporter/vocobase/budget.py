@@ -38,11 +38,14 @@ class Priority(IntEnum):
 class RequestBudget:
     """At most `per_minute` requests in any 60 seconds, most urgent first.
 
-    Belongs to one event loop. `pause` stops everything until its time is over.
+    Belongs to one event loop; `remaining` may be read from any thread. `pause` stops everything until its time is over.
+    `held` is how many seconds a request takes, for which it has its place beyond the window: a smoothed mean, of about
+    the last `per_minute` requests.
     """
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self.per_minute = per_minute
+        self.held = 0.0
         self._clock = clock
         self._active = 0
         self._ended: deque[float] = deque()
@@ -54,7 +57,11 @@ class RequestBudget:
     @property
     def remaining(self) -> int:
         """How many requests could be sent right now."""
-        return 0 if self.paused_for else self._room()
+        if self.paused_for:
+            return 0
+        horizon = self._clock.monotonic() - WINDOW
+        ended = sum(moment > horizon for moment in tuple(self._ended))  # a copy in one step, whatever the loop does
+        return max(0, self.per_minute - self._active - ended)
 
     @property
     def paused_for(self) -> float:
@@ -73,11 +80,14 @@ class RequestBudget:
         `deadline` is on the clock's `monotonic`; `QuotaError` when there is no place by then.
         """
         await self._acquire(priority, deadline)
+        began = self._clock.monotonic()
         try:
             yield
         finally:
+            now = self._clock.monotonic()
             self._active -= 1
-            self._ended.append(self._clock.monotonic())
+            self._ended.append(now)
+            self.held += (now - began - self.held) / self.per_minute
             self._dispatch()
 
     async def _acquire(self, priority: Priority, deadline: float) -> None:

@@ -32,6 +32,7 @@ from exporter.errors import (
     RedirectError,
     RejectedError,
     ServerError,
+    StartupError,
     TooLargeError,
     ValidationError,
 )
@@ -70,15 +71,19 @@ class RequestObserver(Protocol):
 
 
 def ssl_context() -> ssl.SSLContext:
-    """Return a context that trusts the usual authorities, and those of `SSL_CERT_FILE` and `SSL_CERT_DIR`."""
-    return httpx.create_ssl_context()
+    """Return a context that trusts the usual authorities, and those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+
+    Raises `StartupError`.
+    """
+    with _environment_used():
+        return httpx.create_ssl_context()
 
 
 class VocobaseClient:
     """One account's requests, over one pool of connections.
 
     `transport` replaces the network in tests (an in-process simulator); `tls` can be shared, as loading the
-    authorities takes longer than a request.
+    authorities takes longer than a request. Making one raises `StartupError` where the environment's proxies are wrong.
     """
 
     def __init__(
@@ -99,19 +104,20 @@ class VocobaseClient:
         self._timeout = config.api.timeout.total_seconds()
         self._observer = observer
         self._clock = clock
-        self._http = httpx.AsyncClient(
-            base_url=config.api.base_url,
-            headers={
-                "Authorization": f"Bearer {key.get_secret_value()}",
-                "Accept": "application/json",
-                "User-Agent": f"voicelink-exporter/{__version__}",
-            },
-            follow_redirects=False,
-            # The whole is timed in `_once`; a connection that takes half of that is told apart: nothing was sent.
-            timeout=httpx.Timeout(None, connect=self._timeout / 2),
-            verify=tls or True,
-            transport=transport,
-        )
+        with _environment_used():
+            self._http = httpx.AsyncClient(
+                base_url=config.api.base_url,
+                headers={
+                    "Authorization": f"Bearer {key.get_secret_value()}",
+                    "Accept": "application/json",
+                    "User-Agent": f"voicelink-exporter/{__version__}",
+                },
+                follow_redirects=False,
+                # The whole is timed in `_once`; a connection that takes half of that is told apart: nothing was sent.
+                timeout=httpx.Timeout(None, connect=self._timeout / 2),
+                verify=tls or True,
+                transport=transport,
+            )
 
     async def aclose(self) -> None:
         """Close the pool."""
@@ -128,10 +134,14 @@ class VocobaseClient:
         request = self._http.build_request("POST", f"/{SYNC}", json=body)
         return await self._read(request, SYNC, Priority.POLL, deadline)
 
-    async def connections(self, *, deadline: float) -> bytearray:
-        """Ask for the list of VoiceLink connections. Returns the answer's body. Raises `ApiError`."""
+    async def connections(self, *, deadline: float, urgent: bool = False) -> bytearray:
+        """Ask for the list of VoiceLink connections; `urgent` gives it the rank of a poll.
+
+        Returns the answer's body. Raises `ApiError`.
+        """
+        priority = Priority.POLL if urgent else Priority.DISCOVERY
         request = self._http.build_request("GET", f"/{CONNECTIONS}", params={"provider": "voicelink"})
-        return await self._read(request, CONNECTIONS, Priority.DISCOVERY, deadline)
+        return await self._read(request, CONNECTIONS, priority, deadline)
 
     async def call_ready(
         self, body: Mapping[str, Any], *, deadline: float, gate: Callable[[], Awaitable[bool]]
@@ -242,6 +252,20 @@ def _rejection(status: int, code: str | None, retry_after: float | None) -> Reje
     if status >= HTTPStatus.BAD_REQUEST:
         return _BY_STATUS.get(status, RejectedError)(f"the API refuses ({said})", status=status, code=code)
     return RejectedError(f"the API answered with a status it doesn't document ({said})", status=status, code=code)
+
+
+@contextmanager
+def _environment_used() -> Iterator[None]:
+    """Turn what httpx raises over the environment into ours, without the values: a proxy's may hold a password."""
+    try:
+        yield
+    except OSError as error:
+        why = "no usable certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise StartupError(f"can't load the trusted authorities: {why}; see SSL_CERT_FILE and SSL_CERT_DIR") from None
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise StartupError(
+            "can't use the environment's proxies; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+        ) from None
 
 
 @contextmanager

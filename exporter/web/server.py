@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from exporter.config import Address
 
 HEADER_TIMEOUT: Final = 10.0  # seconds from a connection's or request's first byte to the end of its headers
+TAKE_TIMEOUT: Final = 30.0  # seconds that a client has to take what is sent to it
 KEEP_ALIVE: Final = 75  # seconds an idle connection is kept; Prometheus scrapes again within that
 MAX_HEADERS: Final = 16_384  # bytes of request line and headers
 MAX_CONNECTIONS: Final = 512  # beyond that, requests are answered 503
@@ -31,14 +32,17 @@ BACKLOG: Final = 128
 
 
 class GuardedProtocol(H11Protocol):
-    """HTTP/1.1 in which nobody can hold a connection without finishing a request's headers in time."""
+    """HTTP/1.1 in which nobody can hold a connection without sending its headers and taking its answers in time."""
 
     header_timeout = HEADER_TIMEOUT
+    take_timeout = TAKE_TIMEOUT
     _deadline: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         """Start the clock."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` tells of every byte that the client doesn't take
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in {socket.AF_INET, socket.AF_INET6}:
             # asyncio sets this only where the socket names its protocol; without it a small answer waits 40 ms.
@@ -51,9 +55,21 @@ class GuardedProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the clock of a client that doesn't take its answer. Closing would wait for it: this hangs up."""
+        super().pause_writing()
+        self._taken()
+        self._untaken = self.loop.call_later(self.take_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop that clock."""
+        self._taken()
+        super().resume_writing()
 
     def _watch(self) -> None:
         cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn declares it too narrowly
@@ -66,6 +82,11 @@ class GuardedProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
 
 class Server(uvicorn.Server):

@@ -35,6 +35,11 @@ COMMANDS = ("serve", "check-config", "config-schema", "poll", "simulate", "demo"
 WITH_KEY = {"VOCOBASE_API_KEY": KEY}
 NO_KEY = "accounts[0].api_key_env: the environment variable VOCOBASE_API_KEY is not set, or empty\n"
 
+NO_AUTHORITIES = (
+    "can't load the trusted authorities: (No such file or directory|no usable certificate in it); "
+    "see SSL_CERT_FILE and SSL_CERT_DIR"
+)
+NO_PROXIES = "can't use the environment's proxies; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
 NO_ADDRESS = "'nowhere' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT"
 
 
@@ -193,6 +198,26 @@ def test_a_port_in_use_is_named(command: str, flag: str, name: str, taken: int) 
     said = f"voicelink-exporter: {name}: can't listen on 127.0.0.1:{taken}: Address already in use\n"
     assert done.err.endswith(said)
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["serve", "--web.listen-address=127.0.0.1:0"], ["poll"], ["heal", "plan"]])
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/none/hidden.pem", NO_AUTHORITIES),
+        ("SSL_CERT_FILE", os.devnull, NO_AUTHORITIES),
+        ("HTTP_PROXY", "socks5://me:hidden@proxy:1080", NO_PROXIES),
+        ("ALL_PROXY", "gopher://me:hidden@proxy", NO_PROXIES),
+        ("NO_PROXY", "fe80::/10", NO_PROXIES),
+    ],
+)
+def test_an_environment_that_can_not_be_used_is_named(
+    command: list[str], name: str, value: str, said: str, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    done = run(*command, env={**WITH_KEY, "VOICELINK_STORE_URL": store, name: value})
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(f"voicelink-exporter: {said}\n", done.err)
 
 
 @pytest.mark.parametrize(("command", "flag"), [("simulate", "--listen"), ("demo", "--web.listen-address")])

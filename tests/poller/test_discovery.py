@@ -201,3 +201,22 @@ async def test_an_only_connection_that_is_not_active_any_more_is_polled_on_and_t
     parts.simulator.set_connection(connection, status="ACTIVE")
     await parts.discover()
     assert len(parts.said("look-up of ACTIVE connections works again")) == 1
+
+
+async def test_a_look_up_that_found_no_place_in_the_budget_has_the_rank_of_a_poll_next_time(start: Start) -> None:
+    parts = start()
+    client = parts.poller._clients["main"]  # noqa: SLF001 - whose budget is used up here
+    asked: list[bool] = []
+    send = client.connections
+
+    async def connections(*, deadline: float, urgent: bool = False) -> bytearray:
+        asked.append(urgent)
+        return await send(deadline=deadline, urgent=urgent)
+
+    client.connections = connections  # type: ignore[method-assign] # looks at what it is asked
+    client.budget.pause(61)
+    assert await parts.discover() is False
+    await parts.clock.advance(61)
+    assert await parts.discover() is True
+    assert await parts.discover() is True
+    assert asked == [False, True, False]

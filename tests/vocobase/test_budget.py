@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from dataclasses import dataclass
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from exporter.config import Config
 from exporter.errors import QuotaError
-from exporter.vocobase import Priority, RequestBudget
+from exporter.simulator import SimulatorOptions, create_app, simulator_of
+from exporter.telemetry import Telemetry
+from exporter.vocobase import Priority, RequestBudget, VocobaseClient
 from tests.support.clock import ManualClock, settle
 
 FAR = 1e6
@@ -254,3 +261,78 @@ async def test_what_remains() -> None:
         assert budget.remaining == 2
     await clock.advance(60)
     assert budget.remaining == 3
+
+
+async def test_reading_what_remains_changes_nothing() -> None:
+    """It is read in another thread."""
+    clock = ManualClock()
+    budget = RequestBudget(3, clock)
+    for _ in range(2):
+        async with budget.request(Priority.POLL, FAR):
+            await clock.advance(30)
+    for seconds, remaining in ((0, 1), (29, 1), (1, 2), (30, 3), (100, 3)):
+        await clock.advance(seconds)
+        before = repr(vars(budget))
+        assert budget.remaining == remaining
+        assert repr(vars(budget)) == before
+
+
+async def test_how_long_places_are_held_is_a_smoothed_mean_of_answered_and_failed_requests() -> None:
+    clock = ManualClock()
+    budget = RequestBudget(10, clock)
+    assert budget.held == 0
+    async with budget.request(Priority.POLL, FAR):
+        await clock.advance(20)
+    assert budget.held == pytest.approx(2)  # one of ten
+    for _ in range(60):
+        with contextlib.suppress(OSError):
+            async with budget.request(Priority.POLL, FAR):
+                await clock.advance(20)
+                raise OSError("broken")
+    assert budget.held == pytest.approx(20, rel=0.01)
+    await clock.advance(60)
+    for _ in range(10):
+        async with budget.request(Priority.POLL, FAR):
+            pass
+    assert budget.held == pytest.approx(20 / math.e, rel=0.1)
+
+
+async def test_waiting_for_a_place_is_not_holding_one() -> None:
+    clock, order = ManualClock(), list[str]()
+    budget = RequestBudget(1, clock)
+    await take(budget, order, "first", Priority.POLL)
+    waiting = asyncio.create_task(take(budget, order, "second", Priority.POLL))
+    await clock.advance(60)
+    await waiting
+    assert budget.held == 0
+
+
+@pytest.mark.parametrize(("urgent", "first"), [(False, "heal"), (True, "look-up")])
+async def test_an_urgent_look_up_has_the_rank_of_a_poll(urgent: bool, first: str) -> None:  # noqa: FBT001 - a parameter
+    clock, order = ManualClock(), list[str]()
+    app = create_app(SimulatorOptions(dids=1, rate_limit=0), clock=clock.time, sleep=clock.sleep)
+    config = Config.model_validate({"accounts": [{"api_key_env": "VOCOBASE_API_KEY"}]})
+    budget = RequestBudget(1, clock)
+    client = VocobaseClient(
+        config,
+        "default",
+        SecretStr("rg_live_test"),
+        budget=budget,
+        observer=Telemetry(),
+        clock=clock,
+        transport=httpx.ASGITransport(app),
+    )
+    await take(budget, order, "before", Priority.POLL)
+    heal = asyncio.create_task(take(budget, order, "heal", Priority.HEAL))
+    await settle()
+    look_up = asyncio.create_task(client.connections(deadline=FAR, urgent=urgent))
+    await clock.advance(60)
+    for _ in range(100):  # the pool of connections has locks of its own
+        await settle()
+    assert order == (["before", "heal"] if first == "heal" else ["before"])
+    assert len(simulator_of(app).requests("connections")) == (first == "look-up")
+    await clock.advance(60)
+    for _ in range(100):
+        await settle()
+    await asyncio.gather(heal, look_up)
+    await client.aclose()

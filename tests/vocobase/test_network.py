@@ -20,6 +20,7 @@ from exporter.errors import (
     ConnectError,
     RateLimitedError,
     RedirectError,
+    StartupError,
     TooLargeError,
 )
 from exporter.simulator import SimulatorOptions, create_app
@@ -140,6 +141,40 @@ async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error) == "no connection to api.vocobase.invalid: 403 Forbidden"
     assert statuses == ["error"]
     assert KEY.encode() not in b"".join(received)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTP_PROXY", "socks5://me:hidden@proxy:1080"),
+        ("ALL_PROXY", "gopher://me:hidden@proxy"),
+        ("HTTPS_PROXY", "http://me:hidden@proxy:port"),
+        ("NO_PROXY", "fe80::/10"),
+    ],
+)
+async def test_proxies_that_can_not_be_used_are_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError) as caught:
+        await failure("https://api.vocobase.invalid/api/v2")
+    said = "can't use the environment's proxies; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+    assert str(caught.value) == said
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file or directory"), ("", "no usable certificate in it")])
+def test_authorities_that_can_not_be_loaded_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, why: str
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    with pytest.raises(StartupError) as caught:
+        ssl_context()
+    assert str(caught.value) == f"can't load the trusted authorities: {why}; see SSL_CERT_FILE and SSL_CERT_DIR"
 
 
 async def test_https_where_http_is_spoken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from exporter.config import Address, parse_address
 from exporter.errors import StartupError
 from exporter.web import open_sockets
-from exporter.web.server import HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, GuardedProtocol
+from exporter.web.server import HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, TAKE_TIMEOUT, GuardedProtocol
 from tests.support.http import ask, connect, read_reply, read_to_end
 from tests.support.processes import until
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from tests.web.conftest import Web
@@ -29,6 +31,25 @@ PIECE = 0.05  # seconds between two bytes of a client that takes its time
 
 class Impatient(GuardedProtocol):
     header_timeout = 0.4
+
+
+class Cramped(GuardedProtocol):
+    """Gives clients little time to take their answer, and the kernel little room to take it for them."""
+
+    take_timeout = 1.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+def connect_cramped(port: int) -> socket.socket:
+    """Open a connection whose client takes little before it reads."""
+    sock = socket.socket()
+    sock.settimeout(10)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", port))
+    return sock
 
 
 def drip(sock: socket.socket, data: bytes) -> float:
@@ -47,8 +68,11 @@ def drip(sock: socket.socket, data: bytes) -> float:
 
 
 def test_the_limits_are_the_documented_ones() -> None:
-    assert (HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS) == (10.0, 75, 512)
+    assert (HEADER_TIMEOUT, TAKE_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS) == (10.0, 30.0, 75, 512)
     assert GuardedProtocol.header_timeout == HEADER_TIMEOUT
+    assert GuardedProtocol.take_timeout == TAKE_TIMEOUT
+    page = Path(__file__).parents[2] / "docs" / "reference" / "http.md"
+    assert f"does not take its whole answer within {TAKE_TIMEOUT:g} s is cut off" in page.read_text()
 
 
 def test_headers_that_never_end_are_refused(web: Web) -> None:
@@ -147,6 +171,37 @@ def test_beyond_the_limit_of_connections_the_answer_is_503(start: Start) -> None
         reply = ask(web.port, "/metrics")
         assert (reply.status, reply.body) == (503, b"Service Unavailable")
     until(lambda: ask(web.port, "/metrics").status == 200, "the server sees that they are gone")
+
+
+@pytest.mark.parametrize("dids", [3, 300])  # an answer that uvicorn thinks it has sent, and one that it waits with
+def test_clients_that_read_nothing_are_hung_up_on(start: Start, dids: int) -> None:
+    web = start(dids=dids, server={"http": Cramped, "limit_concurrency": 4})
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):  # and who asks is one too many
+            sock = stack.enter_context(connect_cramped(web.port))
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(12) == b"HTTP/1.1 200"
+        assert ask(web.port, "/-/healthy").status == 503
+        until(lambda: ask(web.port, "/-/healthy").status == 200, "the server lets go of them", within=5)
+
+
+def test_a_client_that_says_no_more_and_reads_nothing_is_hung_up_on(start: Start) -> None:
+    web = start(dids=3, server={"http": Cramped, "limit_concurrency": 2})
+    with connect_cramped(web.port) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        assert ask(web.port, "/-/healthy").status == 503
+        until(lambda: ask(web.port, "/-/healthy").status == 200, "the server lets go of it", within=5)
+
+
+def test_a_client_that_takes_its_time_gets_every_answer(start: Start) -> None:
+    web = start(dids=300, server={"http": Cramped})
+    with connect_cramped(web.port) as sock, sock.makefile("rb") as stream:
+        for _ in range(4):
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(Cramped.take_timeout * 0.4)  # the client's own pace
+            reply = read_reply(stream)
+            assert (reply.status, reply.text.count("\nvoicelink_did_ready{")) == (200, 300)
 
 
 def test_an_old_client_is_answered(web: Web) -> None:
