@@ -91,6 +91,7 @@ class Poller:
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
         self._discovered: set[str] = set()
+        self._stopped = False
         self._starved: set[str] = set()  # accounts whose look-up found no place in the budget
         self._worker = ThreadPoolExecutor(1, "fleet")
         self._turn = asyncio.Lock()
@@ -109,6 +110,8 @@ class Poller:
 
     async def poll(self, target: Target) -> None:
         """Poll a target; if that is being done already, wait for it instead. Never raises: failures are noted."""
+        if self._stopped:
+            return
         running = self._running.get(target)
         if running is None:
             running = self._running[target] = asyncio.create_task(self._poll(target), name=f"poll {target.connection}")
@@ -127,7 +130,8 @@ class Poller:
         await asyncio.gather(*(self.poll(target) for target in due))
 
     async def stop(self) -> None:
-        """Abandon the polls that are running."""
+        """Abandon the polls that are running, and begin none any more."""
+        self._stopped = True
         for task in list(self._running.values()):
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)

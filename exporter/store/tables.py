@@ -62,6 +62,7 @@ heal_attempts = Table(
     Index("heal_attempts_one_open", "number", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("heal_attempts_account", "account", "claimed_at"),
     Index("heal_attempts_number", "number", "claimed_at"),
+    sqlite_autoincrement=True,  # the id of an attempt that was pruned is never another's
 )
 
 heal_dids = Table(

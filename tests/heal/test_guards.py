@@ -10,8 +10,9 @@ import pytest
 
 from exporter.config.schema import Heal
 from exporter.heal import policy
+from exporter.heal.controller import _unhealthy as unhealthy_dids
 from exporter.heal.policy import TargetView
-from exporter.model import Guard, HealState, Outcome, Target
+from exporter.model import READY, Did, Entry, Guard, HealState, Outcome, Target
 from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Status
 
 NOW = 1_800_000_000.0
@@ -227,6 +228,29 @@ def test_too_many_unhealthy_hold_the_target_back(most: str | int, total: int, un
     view = polled(replace(GOOD, total=total, listed=total), unhealthy=unhealthy, listed=total, config=config)
 
     assert (Guard.MAX_UNHEALTHY in {guard for guard, _ in policy.target_guards(view, config, view.at)}) is over
+
+
+NOT_READY = {"+918011220001": "NO_BOT", "+918011220002": "MISSING"}
+ELSEWHERE = replace(attempt(9, Status.SENT), connection="another")
+
+
+@pytest.mark.parametrize(
+    ("open_", "unhealthy"),
+    [
+        ((), 2),
+        *(((attempt(7, status),), 3) for status in Status if status is not Status.ENDED),  # ready, but under treatment
+        ((attempt(1, Status.SENT),), 2),  # counted once
+        ((attempt(7, Status.VERIFYING), attempt(8, Status.AMBIGUOUS)), 4),
+        ((ELSEWHERE,), 2),
+        ((replace(ELSEWHERE, connection="default", account="another"),), 2),
+    ],
+)
+def test_dids_under_treatment_count_as_unhealthy(open_: tuple[Attempt, ...], unhealthy: int) -> None:
+    states = {f"+91801122{digit:04}": READY for digit in range(10)} | NOT_READY
+    dids = [Did(Entry(number, state), state) for number, state in states.items()]
+    counts = {"+918011220000": Counts(charged=(NOW,)), **{each.number: Counts(open=each) for each in open_}}
+
+    assert unhealthy_dids(dids, counts, TARGET) == unhealthy
 
 
 def test_after_too_many_unhealthy_three_polls_in_a_row_have_to_be_under_it() -> None:

@@ -411,6 +411,9 @@ async def test_stopping_abandons_what_runs(start: Start) -> None:
     assert polling.cancelled()
     assert failures(parts) == {}
     await parts.poller.stop()
+    asked = len(parts.simulator.requests("sync"))
+    await parts.poller.poll(parts.targets[0])  # as a job that was due in that moment
+    assert len(parts.simulator.requests("sync")) == asked
 
 
 # Faults of our own

@@ -14,6 +14,7 @@ import json
 import random
 import sqlite3
 from concurrent.futures import Executor, Future
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
@@ -38,18 +39,19 @@ if TYPE_CHECKING:
     from exporter.heal.policy import TargetView
 
 EPOCH = 1_800_000_000.0  # a full hour
-INTERVAL = 60.0
+INTERVAL = 50.0  # seconds; every replica gives a sign of life within one
 ACCOUNT = "main"
 TARGET = Target(ACCOUNT)
-NUMBERS = tuple(f"+91801122334{digit}" for digit in range(8))
+NUMBERS = tuple(f"+91801122334{digit}" for digit in range(6))
 HEALABLE = ("NO_BOT", "ROUTING_MISSING")
 MINUTE, HOUR = 60.0, 3600.0
+SEND_WITHIN = 5.0  # seconds after its claim a request may come at the latest
 
 BASE: dict[str, Any] = {
     "mode": "enforce",
     "confirm_polls": 2,
-    "confirm_for": "60s",
-    "verify_within": "3m",
+    "confirm_for": "50s",
+    "verify_within": "150s",
     "probation": "5m",
     "backoff": {"initial": "2m", "max": "4m"},
     "max_attempts": 2,
@@ -90,7 +92,7 @@ def config_of(name: str, url: str) -> Config:
             "api": {"base_url": "http://vendor/api/v2"},
             "accounts": [account],
             "heal": heal,
-            "store": {"url": url},
+            "store": {"url": url, "retention": "1h"},
         }
     )
 
@@ -217,9 +219,10 @@ class Replica:
         self.clock.off = off
         self.born = world.now
         self.polls: list[Seen] = []
-        self.stop_at: tuple[str, str] | None = None  # a database call or `post`, and `before`, `after` or `hang`
+        # `before` and `after` are crashes, `stall` and `hang` the same without the end.
+        self.stop_at: tuple[str, str] | None = None  # a database call or `post`, and where in it
         self.dead = False
-        self.held: list[tuple[Future[Any], Any]] = []
+        self.held: list[Callable[[], None]] = []  # what it does next when it hangs no more
         self.under_way: tuple[float, float, list[Entry]] | None = None  # a poll that was asked and not yet answered
         self.granted: dict[str, Attempt] = {}
         self.shown = Shown()
@@ -265,6 +268,10 @@ class Replica:
         name = function.__name__
         if self.dead or self.stops(name, "before"):
             return
+        if self.stop_at == (name, "stall"):
+            self.stop_at = None
+            self.held.append(lambda: self.call(function, args, kwargs, future))
+            return
         if self.world.store_down:
             future.set_exception(StoreError("the store is down"))
             return
@@ -278,7 +285,7 @@ class Replica:
             return
         if self.stop_at == (name, "hang"):
             self.stop_at = None
-            self.held.append((future, result))
+            self.held.append(lambda: future.set_result(result))
             return
         future.set_result(result)
 
@@ -295,8 +302,8 @@ class Replica:
     def go_on(self) -> None:
         """Continue after having hung."""
         held, self.held = self.held, []
-        for future, result in held:
-            future.set_result(result)
+        for go_on in held:
+            go_on()
 
     def complete(self) -> list[Seen]:
         return [seen for seen in self.polls if seen.complete]
@@ -322,6 +329,7 @@ class World:
         self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
         self.facts = {number: Fact() for number in NUMBERS}
         self.posts: list[Post] = []
+        self.claims: dict[str, float] = {}  # when what a token stands for was claimed
         self.grants: list[float] = []
         self.would: list[tuple[float, str]] = []
         self.answers: list[str] = []
@@ -337,11 +345,12 @@ class World:
         self.ends: list[tuple[float, str, bool, bool]] = []  # when, number, whether it was verified, whether it feeds
         self.charged: dict[str, list[float]] = {number: [] for number in NUMBERS}
         self.left_alone: dict[str, float] = {}  # until when a DID is in backoff at least
-        self.just_ended: set[int] = set()
-        self.rows: dict[int, str] = {}
+        self.just_ended: set[str] = set()
+        self.rows: dict[str, str] = {}
         self.wrong: list[str] = []
         self.person = Store(config_of("plain", self.url), "person").ledger
         self.replicas: list[Replica] = []
+        self.kept: list[object] = []  # what never ends is ended in `close`, and not by whoever collects garbage
 
     # Doing
 
@@ -357,6 +366,8 @@ class World:
                 idle = 0 if ready else idle + 1
             if task.done():
                 task.result()
+            else:
+                self.kept.append(task)
 
         self.loop.run_until_complete(run())
 
@@ -376,6 +387,7 @@ class World:
         """Let a process be gone, as by SIGKILL."""
         replica.crash()
         self.replicas.remove(replica)
+        self.kept.append(replica)
 
     def skewed(self) -> None:
         offs = [replica.clock.off for replica in self.replicas]
@@ -385,7 +397,7 @@ class World:
         """Let time pass; every replica gives its signs of life."""
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 50.0)
+            self.now = min(end, self.now + INTERVAL)
             due = [waker for when, waker in self.sleepers if when <= self.now]
             self.sleepers = [(when, waker) for when, waker in self.sleepers if when > self.now]
             for waker in due:
@@ -514,10 +526,8 @@ class World:
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401 - SQL's
         """Read the store past the code under test."""
-        with sqlite3.connect(self.file) as connection:
-            found = connection.execute(sql, values).fetchall()
-        connection.close()
-        return found
+        with closing(sqlite3.connect(self.file)) as connection:
+            return connection.execute(sql, values).fetchall()
 
     def open_rows(self) -> list[str]:
         """Return the numbers that have an open row."""
@@ -525,15 +535,15 @@ class World:
 
     def released(self, number: str, reason: str = "looked at") -> None:
         """Let a person release a DID."""
-        before = {row for (row,) in self.query("SELECT id FROM heal_attempts WHERE status <> 'ended'")}
+        before = {row for (row,) in self.query("SELECT token FROM heal_attempts WHERE status <> 'ended'")}
         if not self.person.release(number, reason, EPOCH + self.now):
             return
-        for row, feeds in self.query("SELECT id, feeds FROM heal_attempts WHERE status = 'ended'"):
+        for row, feeds in self.query("SELECT token, feeds FROM heal_attempts WHERE status = 'ended'"):
             if row in before:
                 self.just_ended.add(row)
                 self.ends.append((self.now, number, False, bool(feeds)))
                 for post in self.posts:
-                    post.ended |= post.attempt.id == row
+                    post.ended |= post.attempt.token == row
         self.forgive(number)
 
     def noted(self, replica: Replica, name: str, args: Sequence[Any], result: Any) -> None:  # noqa: ANN401 - the call's
@@ -548,10 +558,18 @@ class World:
             "move": lambda: self._check_moved(replica, args[0]),
             "alive": lambda: self._check_released(result),
         }
+        if name in {"begin_send", "answered"} and result:
+            self._check_own(name, args[0])
         if name in judges and result and not isinstance(result, Refused):
             judges[name]()
 
+    def _check_own(self, name: str, attempt: Attempt) -> None:
+        """Hold that a replica changes no row but its own. Where rows are forgotten, a later one may get their id."""
+        if self.query("SELECT token FROM heal_attempts WHERE id = ?", attempt.id) != [(attempt.token,)]:
+            self.wrong.append(f"{name} changed a row that another replica claimed")
+
     def _check_claim(self, replica: Replica, attempt: Attempt) -> None:
+        self.claims[attempt.token] = self.now
         if replica.mode != "enforce" or attempt.status is not Status.CLAIMED:
             self.wrong.append(f"a claim in mode {replica.mode}")
 
@@ -559,10 +577,10 @@ class World:
         for attempt in attempts:
             if attempt.sent_at is not None:
                 self.wrong.append("a row that may have been sent was released")
-            self.just_ended.add(attempt.id)
+            self.just_ended.add(attempt.token)
 
     def _note_answer(self, replica: Replica, attempt: Attempt, result: Any) -> None:  # noqa: ANN401 - a Result
-        post = next((each for each in self.posts if each.attempt.id == attempt.id), None)
+        post = next((each for each in self.posts if each.attempt.token == attempt.token), None)
         self.resolved_waiting(attempt)
         if result.status.value != "ended":
             return
@@ -585,14 +603,14 @@ class World:
 
     def resolved_waiting(self, attempt: Attempt) -> None:
         for post in self.posts:
-            if post.attempt.id == attempt.id and post.over is None:
+            if post.attempt.token == attempt.token and post.over is None:
                 post.over = self.now
 
     def _note_end(self, attempt: Attempt, *, verified: bool, feeds: bool, charged: bool) -> None:
-        self.just_ended.add(attempt.id)
+        self.just_ended.add(attempt.token)
         self.ends.append((self.now, attempt.number, verified, feeds))
         for post in self.posts:
-            if post.attempt.id == attempt.id:
+            if post.attempt.token == attempt.token:
                 post.ended = True
         if charged:
             self.charged[attempt.number].append(self.now)
@@ -601,7 +619,7 @@ class World:
 
     def _check_resolved(self, replica: Replica, attempt: Attempt, outcome: Any) -> None:  # noqa: ANN401 - an Outcome
         """Hold that an attempt ends by two clean polls, or long enough without: all begun after it was over."""
-        post = next((each for each in self.posts if each.attempt.id == attempt.id), None)
+        post = next((each for each in self.posts if each.attempt.token == attempt.token), None)
         since = -1.0 if post is None else (post.over if post.over is not None else post.at)
         later = [seen for seen in replica.polls if not seen.complete or seen.started >= since - self.skew - 0.001]
         last = [seen for seen in later if seen.complete]
@@ -694,7 +712,8 @@ class World:
         heal = replica.config.heal
         counted = [(at, verified) for at, _, verified, feeds in self.ends if feeds or verified]
         failures = heal.breaker.failures
-        run = [at for at, verified in counted[-failures:] if not verified]
+        lately = [(at, verified) for at, verified in counted if at > self.now - HOUR]  # older rows may be forgotten
+        run = [at for at, verified in lately[-failures:] if not verified]
         if len(run) == failures:
             if self.now < run[-1] + heal.breaker.open_for.total_seconds() - self.skew:
                 self.wrong.append("a request while the breaker was open")
@@ -757,6 +776,8 @@ class World:
         row = self.query("SELECT status, token, number FROM heal_attempts WHERE id = ?", attempt.id)
         if row != [("sent", attempt.token, attempt.number)]:
             self.wrong.append(f"a request whose row says {row}")
+        if (late := self.now - self.claims[attempt.token]) >= SEND_WITHIN:
+            self.wrong.append(f"a request {late:g} s after its claim")
         if any(post.number == attempt.number and not post.ended and not post.rejected for post in self.posts):
             self.wrong.append(f"a second request for {attempt.number}, whose first is unresolved")
         extra = {"client_id"} if attempt.number == WITH_CLIENT else set()
@@ -770,7 +791,7 @@ class World:
 
     def check(self) -> None:
         """Raise what went wrong, and look for rows that ended without a reason."""
-        rows = self.query("SELECT id, number, status FROM heal_attempts")
+        rows = self.query("SELECT token, number, status FROM heal_attempts")
         for row, number, status in rows:
             before = self.rows.get(row)
             if status == "ended" and before in {"sent", "ambiguous", "verifying"} and row not in self.just_ended:

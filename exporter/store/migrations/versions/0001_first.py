@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("readiness", sa.JSON),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("broken_since", sa.Float(53)),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "heal_attempts_one_open", "heal_attempts", ["number"], unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN
