@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import random
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
@@ -405,22 +406,16 @@ class Controller:
     def _after(
         self, outcome: Outcome, *, reason: str, quarantine: bool = False, backoff: bool = True
     ) -> Callable[[DidRecord, Counts], DidRecord]:
-        now, jitter = self._clock.time(), self._rng.random()
-
-        def after(record: DidRecord, counts: Counts) -> DidRecord:
-            return policy.after_end(
-                record,
-                counts,
-                outcome,
-                quarantine=quarantine,
-                backoff=backoff,
-                reason=reason,
-                config=self._heal,
-                now=now,
-                jitter=jitter,
-            )
-
-        return after
+        return partial(
+            policy.after_end,
+            outcome=outcome,
+            quarantine=quarantine,
+            backoff=backoff,
+            reason=reason,
+            config=self._heal,
+            now=self._clock.time(),
+            jitter=self._rng.random(),
+        )
 
     # The store
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import StoreError
@@ -14,7 +15,7 @@ from exporter.model import HealState, Outcome
 from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Refused, Result, Status, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from exporter.clock import Clock
     from exporter.config.schema import Heal
@@ -194,23 +195,19 @@ class Manual:
         self._store.ledger.answered(attempt, result, after, now)
         self._sent[attempt.number] = replace(attempt, status=result.status, answered_at=now)
 
-    def _after(self, outcome: Outcome, reason: str, *, quarantine: bool = False, backoff: bool = True) -> Any:  # noqa: ANN401
-        now = self._clock.time()
-
-        def after(record: DidRecord, counts: Counts) -> DidRecord:
-            return policy.after_end(
-                record,
-                counts,
-                outcome,
-                quarantine=quarantine,
-                backoff=backoff,
-                reason=reason,
-                config=self._config,
-                now=now,
-                jitter=0.0,
-            )
-
-        return after
+    def _after(
+        self, outcome: Outcome, reason: str, *, quarantine: bool = False, backoff: bool = True
+    ) -> Callable[[DidRecord, Counts], DidRecord]:
+        return partial(
+            policy.after_end,
+            outcome=outcome,
+            quarantine=quarantine,
+            backoff=backoff,
+            reason=reason,
+            config=self._config,
+            now=self._clock.time(),
+            jitter=0.0,
+        )
 
 
 def _view(state: TargetState, config: Heal) -> TargetView:
