@@ -27,6 +27,7 @@ from exporter.logs import FailureLog
 from exporter.model import MISSING, Guard, HealState, Outcome, Target
 from exporter.snapshots import Healing, TargetState, Watch
 from exporter.store.records import (
+    HOUR,
     AccountRecord,
     Attempt,
     Counts,
@@ -88,7 +89,6 @@ class _Seen:
     followed: Mapping[str, Followed] = field(default_factory=dict)
     unwritten: list[Transition] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
-    waiting: int = 0  # DIDs that only a guard holds back
     said: frozenset[Guard] = frozenset()
 
 
@@ -110,7 +110,7 @@ class Controller:
     ) -> None:
         self._heal = config.heal
         self._retention = config.store.retention.total_seconds()
-        self._counted = max(config.heal.attempts_window.total_seconds(), policy.HOUR)  # what budgets still count
+        self._counted = max(config.heal.attempts_window.total_seconds(), HOUR)  # what budgets still count
         self._store = store
         self._clients = clients
         self._watches = watches
@@ -491,7 +491,7 @@ class Controller:
                 guards=",".join(sorted(guards)),
                 why="; ".join(why for _, why in held),
             )
-        seen.said, seen.waiting = guards, waiting
+        seen.said = guards
 
     async def _show(
         self,

@@ -18,7 +18,7 @@ from cronsim import CronSim
 
 from exporter.config import format_duration
 from exporter.model import MISSING, READY, Did, Guard, HealState, Outcome, Target
-from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Status
+from exporter.store.records import HOUR, LATE, AccountRecord, Attempt, Counts, DidRecord, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from exporter.config import ConfiguredDid
     from exporter.config.schema import Heal
 
-HOUR: Final = 3600.0
 MINUTE: Final = 60.0
-LATE: Final = 10.0  # seconds by which a request may reach the API after its row says sent: windows are so much longer
 WOULD_HOLD: Final = HOUR  # observe mode leaves a DID alone for so long after it would have sent
 CLEAN_POLLS: Final = 2  # in a row, without any of `heal.issues`: it is mended
 AGREEING_POLLS: Final = 3  # in a row, under `max_unhealthy`, or that agree about a shrunken fleet

@@ -16,15 +16,13 @@ from sqlalchemy import delete, func, or_, select, true, update
 
 from exporter.model import HealState, Outcome
 from exporter.store.engine import transaction
-from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Refused, Result, Status, Wish
+from exporter.store.records import HOUR, LATE, AccountRecord, Attempt, Counts, DidRecord, Refused, Result, Status, Wish
 from exporter.store.rows import EVERYBODY, account_row, dialect, lock, upsert
 from exporter.store.tables import heal_accounts, heal_attempts, heal_dids, replicas
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, RowMapping
 
-HOUR: Final = 3600.0
-LATE: Final = 10.0  # seconds by which a request may reach the API after its row says sent
 GONE_AFTER: Final = 60.0  # seconds without a sign of life; then a replica's claims are released
 FORBIDDEN_WITHIN: Final = 600.0  # seconds; a second 403 within that latches the account
 RECENT: Final = 50  # ended attempts that the breaker looks at

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+HOUR: Final = 3600.0  # seconds; the window of `heal.max_per_hour`
+LATE: Final = 10.0  # seconds by which a request may reach the API after its row says sent: windows are so much longer
+
+
 class Status(StrEnum):
     """How far an attempt got. All but the last are open: at most one open attempt per DID exists."""
 

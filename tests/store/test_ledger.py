@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter.model import HealState, Outcome
-from exporter.store.ledger import LATE
-from exporter.store.records import Attempt, DidRecord, Result, Status
+from exporter.store.records import LATE, Attempt, DidRecord, Result, Status
 from tests.support.ledgers import (
     ACCOUNT,
     ANSWERED,
