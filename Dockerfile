@@ -6,7 +6,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/voicelink-exporter
 WORKDIR /src
 COPY requirements/run.txt requirements/run.txt
-RUN /opt/voicelink-exporter/bin/python -m pip install --require-hashes -r requirements/run.txt
+RUN /opt/voicelink-exporter/bin/python -m pip install --require-hashes --no-deps -r requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter exporter
 RUN /opt/voicelink-exporter/bin/python -m pip install --no-deps --no-build-isolation . \
