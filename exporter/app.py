@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from socket import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -21,7 +21,7 @@ from exporter.exposition import Exposition
 from exporter.heal.controller import Controller, fingerprint
 from exporter.poller import Poller
 from exporter.scheduler import Scheduler
-from exporter.store import Store
+from exporter.store import Archive, Store
 from exporter.telemetry import Telemetry
 from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
 from exporter.web import Server, Site, create_site, open_sockets
@@ -50,19 +50,24 @@ class Exporter:
     clients: Mapping[str, VocobaseClient]
     telemetry: Telemetry
     controller: Controller
+    archive: Archive
 
 
-def build(settings: Settings, clock: Clock | None = None) -> Exporter:
-    """Join the parts. Nothing runs yet; call it with an event loop running."""
+def build(settings: Settings, clock: Clock | None = None, **transport: Any) -> Exporter:  # noqa: ANN401 - the client's
+    """Join the parts. Nothing runs yet; call it with an event loop running.
+
+    `transport` replaces the network, as for `VocobaseClient`.
+    """
     clock, telemetry = clock or SystemClock(), Telemetry()
     telemetry.configured(clock.time())
-    clients = build_clients(settings, telemetry, clock)
+    clients = build_clients(settings, telemetry, clock, **transport)
     exposition = Exposition(telemetry.render)
     poller = build_poller(settings, clients, exposition, clock)
     keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
+    store = Store(settings.config)
     controller = Controller(
         settings.config,
-        Store(settings.config),
+        store,
         clients,
         poller.watches,
         annotator=poller,
@@ -74,7 +79,19 @@ def build(settings: Settings, clock: Clock | None = None) -> Exporter:
     budgets = {name: client.budget for name, client in clients.items()}
     scheduler = Scheduler(settings.config, poller, telemetry, clock, key_of=keys, budgets=budgets)
     scheduler.add_chore("look after heals", HEAL_TICK, controller.tick)
-    return Exporter(settings, poller, scheduler, exposition, clients, telemetry, controller)
+    return Exporter(settings, poller, scheduler, exposition, clients, telemetry, controller, Archive(store))
+
+
+def site_of(exporter: Exporter) -> Site:
+    """Return what the pages are about."""
+    return Site(
+        config=lambda: exporter.settings.config,
+        watcher=exporter.poller,
+        renderer=exporter.exposition,
+        planner=exporter.scheduler,
+        healer=exporter.controller,
+        past=exporter.archive,
+    )
 
 
 def build_fingerprints(settings: Settings) -> dict[str, str]:
@@ -85,7 +102,12 @@ def build_fingerprints(settings: Settings) -> dict[str, str]:
     }
 
 
-def build_clients(settings: Settings, telemetry: Telemetry, clock: Clock) -> dict[str, VocobaseClient]:
+def build_clients(
+    settings: Settings,
+    telemetry: Telemetry,
+    clock: Clock,
+    **transport: Any,  # noqa: ANN401 - the client's
+) -> dict[str, VocobaseClient]:
     """Return a client for each account; accounts with the same key share its budget."""
     context = ssl_context()
     budgets: dict[str, RequestBudget] = {}
@@ -95,7 +117,7 @@ def build_clients(settings: Settings, telemetry: Telemetry, clock: Clock) -> dic
         budget = budgets.setdefault(key.get_secret_value(), RequestBudget(per_minute, clock))
         telemetry.watch_budget(account, lambda: budget.remaining)
         return VocobaseClient(
-            settings.config, account, key, budget=budget, observer=telemetry, clock=clock, tls=context
+            settings.config, account, key, budget=budget, observer=telemetry, clock=clock, tls=context, **transport
         )
 
     return {account: client(account, key) for account, key in settings.api_keys.items()}
@@ -126,7 +148,7 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
     sockets = open_sockets(settings.config.web.listen_address)
     exporter = build(settings)
     exporter.exposition.refresh_own()
-    site = create_site(Site(settings.config, exporter.poller, exporter.exposition))
+    site = create_site(site_of(exporter))
     gc.freeze()  # what is there now stays: no use in walking it at every collection
 
     @contextlib.asynccontextmanager
@@ -206,6 +228,7 @@ async def end(exporter: Exporter) -> None:
         await exporter.poller.stop()
     with _survived("healing"):
         await exporter.controller.stop()
+    exporter.archive.close()
     for client in exporter.clients.values():
         with _survived("client"):
             await client.aclose()

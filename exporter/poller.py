@@ -21,6 +21,7 @@ from exporter.snapshots import (
     Watch,
     annotate,
     expire,
+    hasher,
     poll_failed,
     poll_succeeded,
     recalled,
@@ -87,7 +88,8 @@ class Poller:
         self._clock = clock
         self._stale_after = stale_after
         self._heal_mode = heal_mode
-        self.watches = {name: Watch.of(account, hash_key) for name, account in accounts.items()}
+        self._label = hasher(hash_key) if hash_key else str
+        self.watches = {name: Watch.of(account, self._label) for name, account in accounts.items()}
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
         self._discovered: set[str] = set()
@@ -103,6 +105,10 @@ class Poller:
         return self._discovered == self._accounts.keys() and all(
             state.up is not None for state in self.fleet.targets.values()
         )
+
+    def label(self, number: str) -> str:
+        """Return how a number is shown: as it is, or as its keyed hash."""
+        return self._label(number)
 
     def close(self) -> None:
         """Stop the worker thread; what it does now it finishes."""

@@ -135,6 +135,12 @@ class Scheduler:
         """Do something else regularly, too."""
         self._add(name, run, [], self._regularly(every), every)
 
+    def next_poll(self, target: Target) -> float | None:
+        """Return the Unix time at which a target's next poll is due; `None` where none is planned."""
+        job = self._scheduler.get_job(_job_id(target)) if target in self._jobs else None
+        due: datetime | None = job.next_run_time if job else None
+        return due.timestamp() if due else None
+
     def start(self) -> None:
         """Look up the connections, poll what is found, and go on doing so."""
         for account in self._key_of:

@@ -84,13 +84,13 @@ class Watch:
     label: Callable[[str], str]
 
     @classmethod
-    def of(cls, account: Account, hash_key: bytes | None = None) -> Watch:
-        """Build it for an account; with a key, numbers are shown as a keyed hash."""
+    def of(cls, account: Account, label: Callable[[str], str] = str) -> Watch:
+        """Build it for an account; `label` says how numbers are shown."""
         return cls(
             by_number={did.did_number: did for did in account.dids if did.did_number},
             by_id={did.did_id: did for did in account.dids if did.did_id is not None},
             exclude=frozenset(account.exclude),
-            label=hasher(hash_key) if hash_key else str,
+            label=label,
         )
 
     @property

@@ -54,6 +54,7 @@ DRAIN: Final = 3.0  # seconds that requests under way have at the end
 PRUNE_EVERY: Final = 3600.0
 MOST_WAITING: Final = 1000  # polls that wait to be judged while the database hangs; later ones go by unseen
 TRY_AGAIN: Final = 10.0  # seconds after a failure before a start asks the store again
+STORE_DOWN: Final = "the store does not answer, and nothing is sent that can't be recorded; the log says why"
 MOST_UNWRITTEN: Final = 100_000  # changes of state kept while the database is down
 T = TypeVar("T")
 
@@ -90,6 +91,8 @@ class _Seen:
     unwritten: list[Transition] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     said: frozenset[Guard] = frozenset()
+    held: tuple[policy.Held, ...] = ()  # what holds healing back, as of the last look
+    whys: Mapping[str, str] = field(default_factory=dict)  # by number, what was decided about it and why
 
 
 class Controller:
@@ -137,6 +140,14 @@ class Controller:
         return self._heal.mode != "off"
 
     # What others call
+
+    def held(self, target: Target) -> tuple[policy.Held, ...]:
+        """Return which guards hold a target's heals back, each with its reason, as of the last look."""
+        return self._seen[target].held if target in self._seen else ()
+
+    def why(self, target: Target, number: str) -> str:
+        """Return what the last judged poll decided about a DID, and why; empty where there was nothing to decide."""
+        return self._seen[target].whys.get(number, "") if target in self._seen else ""
 
     async def recall(self, target: Target) -> Known:
         """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.
@@ -225,7 +236,7 @@ class Controller:
             seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
         await self._write_history(seen, before, after)
         if not self.enabled and target.account not in self._unresolved:
-            await self._show(target, seen, frozenset())
+            await self._show(target, seen, ())
             return
         now = self._clock.time()
         facts = await self._facts(target.account, now)
@@ -253,6 +264,7 @@ class Controller:
             now=now,
         )
         seen.polls, seen.heard, seen.complete, seen.followed = after.polls, heard, complete, found.followed
+        seen.whys = {decision.number: decision.why for decision in found.decisions}
         for decision in found.decisions:
             if isinstance(decision.action, Resolve):
                 await self._resolve(target, decision.action)
@@ -264,7 +276,7 @@ class Controller:
                     decision.number: restarted(seen.followed.get(decision.number, Followed())),
                 }
         if not self.enabled:  # what was sent by hand, or before it was switched off, is seen through all the same
-            await self._show(target, seen, frozenset())
+            await self._show(target, seen, ())
             return
         held = await self._send(seen, found.sends, records)
         sending = {attempt.number: HealState.IN_FLIGHT for attempt in await self._in_flight(target)}
@@ -316,8 +328,8 @@ class Controller:
 
     # Sending
 
-    async def _send(self, seen: _Seen, sends: list[Send], records: Mapping[str, DidRecord]) -> frozenset[Guard]:
-        """Send what the guards allow; return the guards that hold then."""
+    async def _send(self, seen: _Seen, sends: list[Send], records: Mapping[str, DidRecord]) -> list[policy.Held]:
+        """Send what the guards allow; return what holds back then."""
         target, now = seen.view.target, self._clock.time()
         held = self._held(seen, await self._facts(target.account, now), now)
         waiting = list(sends)
@@ -326,7 +338,7 @@ class Controller:
             await self._claim(seen, send, records.get(send.number, DidRecord(send.number)).version)
             held = self._held(seen, await self._facts(target.account, now), now)
         self._say_held(seen, held, len(waiting))
-        return frozenset(guard for guard, _ in held)
+        return held
 
     async def _claim(self, seen: _Seen, send: Send, version: int) -> None:
         target, started, now = seen.view.target, self._clock.monotonic(), self._clock.time()
@@ -497,10 +509,11 @@ class Controller:
         self,
         target: Target,
         seen: _Seen,
-        held: Iterable[policy.Held | Guard],
+        held: Iterable[policy.Held],
         states: Mapping[str, HealState] | None = None,
     ) -> None:
-        guards = frozenset(each if isinstance(each, Guard) else each[0] for each in held)
+        seen.held = tuple(held)
+        guards = frozenset(guard for guard, _ in seen.held)
         if self.enabled and self._up and Guard.STORE not in guards:
             now = self._clock.time()
             facts = await self._call(self._store.ledger.account, target.account, now)
@@ -517,7 +530,7 @@ class Controller:
     async def _show_down(self) -> None:
         for target, seen in list(self._seen.items()):
             if self.enabled:
-                await self._show(target, seen, [Guard.STORE])
+                await self._show(target, seen, [(Guard.STORE, STORE_DOWN)])
 
     def _count(self, attempt: Attempt, outcome: Outcome) -> None:
         seen = self._seen.get(_target(self._seen, attempt))

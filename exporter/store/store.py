@@ -27,6 +27,7 @@ class Store:
         self.replica = replica or f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._url = config.store.url
         self._window = config.heal.attempts_window.total_seconds()
+        self.opened = False
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -54,6 +55,7 @@ class Store:
 
         migrate(self._engine)
         _ = self.ledger, self.history
+        self.opened = True
 
     def close(self) -> None:
         """Close the connections."""

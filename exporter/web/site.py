@@ -18,14 +18,15 @@ from exporter.numbers import MAX_LENGTH, to_e164
 from exporter.web.metrics import HasBodies, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from starlette.requests import Request
 
     from exporter.config import Config
     from exporter.exposition import Family
-    from exporter.model import Target
+    from exporter.model import Guard, Target
     from exporter.snapshots import Fleet
+    from exporter.store.records import Attempt, Transition
 
 CLOCKS_DIFFER: Final = 1.0  # seconds; what lies further in the future was said before the clock was set
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,17 +57,50 @@ class Watcher(Protocol):
     def tried(self) -> bool:
         """Whether every target has been polled once."""
 
+    def label(self, number: str) -> str:
+        """Return how a number is shown: as it is, or as its keyed hash."""
+
     async def refresh(self, targets: Iterable[Target]) -> None:
         """Poll those of the targets whose last poll is longer ago than their interval."""
 
 
+class Planner(Protocol):
+    """Who decides when to poll."""
+
+    def next_poll(self, target: Target) -> float | None:
+        """Return the Unix time at which a target's next poll is due; `None` where none is planned."""
+
+
+class Healer(Protocol):
+    """Who heals, or says why not."""
+
+    def held(self, target: Target) -> Sequence[tuple[Guard, str]]:
+        """Return which guards hold a target's heals back, each with its reason."""
+
+    def why(self, target: Target, number: str) -> str:
+        """Return what was decided about a DID last, and why; empty where there was nothing to decide."""
+
+
+class Past(Protocol):
+    """Who remembers. Both raise `StoreError`."""
+
+    async def transitions(self, number: str, limit: int = 1000) -> list[Transition]:
+        """Return a DID's changes of state, newest first."""
+
+    async def attempts(self, number: str | None = None, limit: int = 1000) -> list[Attempt]:
+        """Return the ledger's rows, of one DID or of all, newest first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the pages are about."""
+    """What the pages are about. `config` returns the running configuration, which a reload replaces."""
 
-    config: Config
+    config: Callable[[], Config]
     watcher: Watcher
     renderer: Renderer
+    planner: Planner
+    healer: Healer
+    past: Past
 
 
 def create_site(site: Site) -> Starlette:
@@ -78,7 +112,7 @@ def create_site(site: Site) -> Starlette:
         return PlainTextResponse("Not ready: some target has not been tried yet.\n", 503)
 
     async def config(_: Request) -> Response:
-        return Response(_as_yaml(site.config), media_type="application/yaml")
+        return Response(_as_yaml(site.config()), media_type="application/yaml")
 
     async def probe(request: Request) -> Response:
         return await _probe(site, request.query_params.get("target", ""))

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.routing import Route
 
-from exporter.clock import SystemClock
-from exporter.config import Config
-from exporter.exposition import Exposition
-from exporter.poller import Poller
-from exporter.telemetry import Telemetry
-from exporter.web import Site, create_site
+from exporter.app import build, site_of
+from exporter.config import Config, Settings
+from exporter.web import create_site
 from exporter.web.server import DRAIN, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
 from tests.support.markdown import codes, read, rows, section
 
@@ -27,10 +25,9 @@ Routes = dict[str, frozenset[str]]
 
 
 def in_the_code() -> Routes:
-    exposition = Exposition(Telemetry().render)
-    poller = Poller({}, {}, exposition, clock=SystemClock(), stale_after=300)
-    app = create_site(Site(Config(), poller, exposition))
-    poller.close()
+    exporter = build(Settings(Config(), {"default": SecretStr("rg_live_MadeUp")}))
+    app = create_site(site_of(exporter))
+    exporter.poller.close()
     found: Routes = {}
     for route in app.routes:
         assert isinstance(route, Route), f"{route} is no plain route: this test has to learn about it"

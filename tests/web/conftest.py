@@ -12,14 +12,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from exporter.app import build_poller
-from exporter.clock import SystemClock
+from exporter.app import build, end, site_of
 from exporter.config import Config, Settings, parse_address
-from exporter.exposition import Exposition
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
-from exporter.telemetry import Telemetry
-from exporter.vocobase import RequestBudget, VocobaseClient
-from exporter.web import Server, Site, create_site, open_sockets
+from exporter.web import Server, create_site, open_sockets
 from tests.support.http import Reply, ask
 
 if TYPE_CHECKING:
@@ -102,28 +98,17 @@ def _starting() -> Iterator[Callable[..., Web]]:
             running: list[Server] = []
 
             async def live() -> None:
-                clock, telemetry = SystemClock(), Telemetry()
-                client = VocobaseClient(
-                    settings.config,
-                    "default",
-                    settings.api_keys["default"],
-                    budget=RequestBudget(settings.config.api.requests_per_minute, clock),
-                    observer=telemetry,
-                    clock=clock,
-                    transport=httpx.ASGITransport(app),
-                )
-                exposition = Exposition(telemetry.render)
-                exposition.refresh_own()
-                web.poller = build_poller(settings, {"default": client}, exposition, clock)
+                exporter = build(settings, transport=httpx.ASGITransport(app))
+                exporter.exposition.refresh_own()
+                web.poller = exporter.poller
                 web._loop = asyncio.get_running_loop()  # noqa: SLF001 - it is this one
                 sockets = open_sockets(parse_address("127.0.0.1:0"))
                 web.port = sockets[0].getsockname()[1]
-                running.append(Server(create_site(Site(settings.config, web.poller, exposition)), **(server or {})))
+                running.append(Server(create_site(site_of(exporter)), **(server or {})))
                 ready.set()
                 await running[0].serve(list(sockets))
-                await web.poller.stop()
-                web.poller.close()
-                await client.aclose()
+                await end(exporter)
+                exporter.poller.close()
 
             thread = threading.Thread(target=asyncio.run, args=[live()])
             thread.start()
