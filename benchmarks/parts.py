@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from benchmarks.running import KEY
-from exporter.app import build_clients
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings
+from exporter.parts import Clients
 from exporter.poller import Poller
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ async def poller_of(api: str, sink: Sink, telemetry: Telemetry) -> AsyncIterator
     limits = {"base_url": api, "requests_per_minute": 100_000}
     config = Config.model_validate({"api": limits, "accounts": [{"name": ACCOUNT, "api_key_env": "BENCH_KEY"}]})
     clock = SystemClock()
-    clients = build_clients(Settings(config, {ACCOUNT: SecretStr(KEY)}), telemetry, clock)
+    settings, clients = Settings(config, {ACCOUNT: SecretStr(KEY)}), Clients(telemetry, clock)
+    clients.use(settings, clients.prepare(settings))
     accounts = {account.name: account for account in config.accounts}
-    poller = Poller(accounts, clients, sink, clock=clock, stale_after=INTERVAL * 60)
+    poller = Poller(accounts, clients.of_account, sink, clock=clock, stale_after=INTERVAL * 60)
     try:
         await poller.discover(ACCOUNT)
         await poller.plan(dict.fromkeys(poller.fleet.targets, INTERVAL))
-        yield poller, clients[ACCOUNT]
+        yield poller, clients.of_account[ACCOUNT]
     finally:
         poller.close()
-        for client in clients.values():
-            await client.aclose()
+        await clients.close()

@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, joins them, runs them and ends them in order."""
+"""The daemon: runs the parts and their server, owns the signals, and ends all in order."""
 
 from __future__ import annotations
 
@@ -6,84 +6,51 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from socket import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from exporter import __version__
-from exporter.clock import Clock, SystemClock
-from exporter.errors import StartupError
-from exporter.exposition import Exposition
-from exporter.heal.controller import Controller, fingerprint
-from exporter.poller import Poller
-from exporter.scheduler import Scheduler
-from exporter.store import Archive, Store
-from exporter.telemetry import Telemetry
-from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
+from exporter.errors import ConfigError, StartupError
+from exporter.parts import Exporter
+from exporter.shards import ALL, Shard
 from exporter.web import Server, Site, create_site, open_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from pydantic import SecretStr
+    from collections.abc import Iterator
 
     from exporter.config import Settings
 
-HEAL_TICK: Final = timedelta(seconds=10)
 STOP_WITHIN: Final = 8.0  # seconds from the signal to the end, whatever hangs
 
 log = structlog.stdlib.get_logger(__name__)
 
+Listening = tuple[Server, Sequence[socket]]
+Task = asyncio.Task[None]
+
 
 @dataclass(frozen=True, slots=True)
-class Exporter:
-    """The parts that run."""
+class Options:
+    """What the command line says of the daemon beyond its configuration.
 
-    settings: Settings
-    poller: Poller
-    scheduler: Scheduler
-    exposition: Exposition
-    clients: Mapping[str, VocobaseClient]
-    telemetry: Telemetry
-    controller: Controller
-    archive: Archive
-
-
-def build(settings: Settings, clock: Clock | None = None, **transport: Any) -> Exporter:  # noqa: ANN401 - the client's
-    """Join the parts. Nothing runs yet; call it with an event loop running.
-
-    `transport` replaces the network, as for `VocobaseClient`.
+    `load` reads the configuration anew, for a reload; without it there is none. `lifecycle` lets it be asked for over
+    HTTP, too.
     """
-    clock, telemetry = clock or SystemClock(), Telemetry()
-    telemetry.configured(clock.time())
-    clients = build_clients(settings, telemetry, clock, **transport)
-    exposition = Exposition(telemetry.render)
-    poller = build_poller(settings, clients, exposition, clock)
-    keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
-    store = Store(settings.config)
-    controller = Controller(
-        settings.config,
-        store,
-        clients,
-        poller.watches,
-        annotator=poller,
-        observer=telemetry,
-        fingerprints=build_fingerprints(settings),
-        clock=clock,
-    )
-    poller.listener = controller
-    budgets = {name: client.budget for name, client in clients.items()}
-    scheduler = Scheduler(settings.config, poller, telemetry, clock, key_of=keys, budgets=budgets)
-    scheduler.add_chore("look after heals", HEAL_TICK, controller.tick)
-    return Exporter(settings, poller, scheduler, exposition, clients, telemetry, controller, Archive(store))
+
+    load: Callable[[], Settings] | None = None
+    lifecycle: bool = False
+    shard: Shard = ALL
 
 
-def site_of(exporter: Exporter) -> Site:
-    """Return what the pages are about."""
+DEFAULTS: Final = Options()
+
+
+def site_of(exporter: Exporter, reload: Callable[[], Awaitable[None]] | None = None) -> Site:
+    """Return what the pages are about; `reload` is what `/-/reload` does, where there is such a page."""
     return Site(
         config=lambda: exporter.settings.config,
         watcher=exporter.poller,
@@ -91,64 +58,17 @@ def site_of(exporter: Exporter) -> Site:
         planner=exporter.scheduler,
         healer=exporter.controller,
         past=exporter.archive,
+        reload=reload,
     )
 
 
-def build_fingerprints(settings: Settings) -> dict[str, str]:
-    """Return for each account a mark that changes with its credential and the configuration."""
-    return {
-        account.name: fingerprint(account, settings.api_keys[account.name].get_secret_value(), settings.config)
-        for account in settings.config.accounts
-    }
-
-
-def build_clients(
-    settings: Settings,
-    telemetry: Telemetry,
-    clock: Clock,
-    **transport: Any,  # noqa: ANN401 - the client's
-) -> dict[str, VocobaseClient]:
-    """Return a client for each account; accounts with the same key share its budget."""
-    context = ssl_context()
-    budgets: dict[str, RequestBudget] = {}
-
-    def client(account: str, key: SecretStr) -> VocobaseClient:
-        per_minute = settings.config.api.requests_per_minute
-        budget = budgets.setdefault(key.get_secret_value(), RequestBudget(per_minute, clock))
-        telemetry.watch_budget(account, lambda: budget.remaining)
-        return VocobaseClient(
-            settings.config, account, key, budget=budget, observer=telemetry, clock=clock, tls=context, **transport
-        )
-
-    return {account: client(account, key) for account, key in settings.api_keys.items()}
-
-
-def build_poller(
-    settings: Settings, clients: Mapping[str, VocobaseClient], exposition: Exposition, clock: Clock
-) -> Poller:
-    """Return a poller of all accounts that shows what it finds in `exposition`."""
-    config = settings.config
-    return Poller(
-        {account.name: account for account in config.accounts},
-        clients,
-        exposition,
-        clock=clock,
-        stale_after=config.poll.stale_after.total_seconds(),
-        heal_mode=config.heal.mode,
-        hash_key=settings.hash_key.get_secret_value().encode() if settings.hash_key else None,
-    )
-
-
-Listening = tuple[Server, Sequence[socket]]
-Task = asyncio.Task[None]
-
-
-async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None:
+async def serve(settings: Settings, options: Options = DEFAULTS, *, beside: Sequence[Listening] = ()) -> None:
     """Run the daemon until SIGTERM or SIGINT; servers `beside` it live as long. Raises `StartupError`."""
     sockets = open_sockets(settings.config.web.listen_address)
-    exporter = build(settings)
+    exporter = Exporter(settings, shard=options.shard)
     exporter.exposition.refresh_own()
-    site = create_site(site_of(exporter))
+    reload = partial(exporter.reload, options.load) if options.load else None
+    site = create_site(site_of(exporter, reload if options.lifecycle else None))
     gc.freeze()  # what is there now stays: no use in walking it at every collection
 
     @contextlib.asynccontextmanager
@@ -166,18 +86,20 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
             with _survived("poller"):
                 exporter.poller.close()
 
-    await run_until_stopped([(Server(site), sockets), *beside], polling())
+    await run_until_stopped([(Server(site), sockets), *beside], polling(), reload)
 
 
 async def run_until_stopped(
-    servers: Sequence[Listening], during: contextlib.AbstractAsyncContextManager[Sequence[Task]] | None = None
+    servers: Sequence[Listening],
+    during: contextlib.AbstractAsyncContextManager[Sequence[Task]] | None = None,
+    reload: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Run servers, and a context within them, until SIGTERM or SIGINT; then end them gracefully.
+    """Run servers, and a context within them, until SIGTERM or SIGINT; then end them gracefully. SIGHUP reloads.
 
     None of the servers, and none of the tasks that the context gives, may end before that: if one does, all are ended
     and `StartupError` names it. A daemon that lacks a part is worse than a restart.
     """
-    with _signals() as stop:
+    async with _signals(reload) as stop:
         tasks = [asyncio.create_task(server.serve(list(sockets)), name="web server") for server, sockets in servers]
         try:
             async with during or contextlib.nullcontext(()) as others:
@@ -229,9 +151,8 @@ async def end(exporter: Exporter) -> None:
     with _survived("healing"):
         await exporter.controller.stop()
     exporter.archive.close()
-    for client in exporter.clients.values():
-        with _survived("client"):
-            await client.aclose()
+    with _survived("clients"):
+        await exporter.clients.close()
 
 
 @contextlib.contextmanager
@@ -243,17 +164,34 @@ def _survived(part: str) -> Iterator[None]:
         log.exception("a part broke when it was to end", part=part)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[asyncio.Event]:
-    """Own the signals: SIGTERM and SIGINT set the event; SIGHUP does nothing, where by default it would kill."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+@contextlib.asynccontextmanager
+async def _signals(reload: Callable[[], Awaitable[None]] | None) -> AsyncIterator[asyncio.Event]:
+    """Own the signals: SIGTERM and SIGINT set the event; SIGHUP reloads where that can be, and never kills.
+
+    However many hang-ups come during a reload, one more follows.
+    """
+    stop, hung_up, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(
-        signal.SIGHUP, lambda: log.warning("SIGHUP does nothing: restart to read the configuration")
-    )
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    reloading = loop.create_task(_follow(hung_up, reload), name="reloads")
     try:
         yield stop
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
+        reloading.cancel()
+        await asyncio.wait({reloading})
+
+
+async def _follow(hung_up: asyncio.Event, reload: Callable[[], Awaitable[None]] | None) -> None:
+    while await hung_up.wait():
+        hung_up.clear()
+        if reload is None:
+            log.warning("SIGHUP does nothing here: there is no configuration to read anew")
+            continue
+        try:
+            with contextlib.suppress(ConfigError):  # which was logged with its problems
+                await reload()
+        except Exception:  # a bug of ours must not end the daemon, which goes on as it was
+            log.exception("the reload broke by a fault of the exporter")

@@ -14,6 +14,7 @@ import structlog
 from exporter.errors import ApiError, QuotaError, Reason
 from exporter.logs import FailureLog
 from exporter.model import READY, Anomaly, Connection, HealState, Target
+from exporter.shards import ALL, Shard
 from exporter.snapshots import (
     Fleet,
     Healing,
@@ -21,10 +22,11 @@ from exporter.snapshots import (
     Watch,
     annotate,
     expire,
-    hasher,
+    labeller,
     poll_failed,
     poll_succeeded,
     recalled,
+    reviewed,
 )
 from exporter.vocobase import VocobaseClient, parse_connections, parse_sync
 
@@ -78,18 +80,20 @@ class Poller:
         stale_after: float,
         hash_key: bytes | None = None,
         heal_mode: str = "off",
+        shard: Shard = ALL,
     ) -> None:
-        """Poll nothing yet. `listener` is set afterwards; without one nothing is remembered or healed."""
+        """Poll nothing yet. `listener` is set afterwards; without one nothing is remembered or healed.
+
+        Targets that are not the shard's are left to the daemons that they belong to.
+        """
         self.fleet = Fleet()
         self.listener: Listener | None = None
-        self._accounts = accounts
-        self._clients = clients
         self._sink = sink
         self._clock = clock
-        self._stale_after = stale_after
-        self._heal_mode = heal_mode
-        self._label = hasher(hash_key) if hash_key else str
-        self.watches = {name: Watch.of(account, self._label) for name, account in accounts.items()}
+        self._shard = shard
+        self._set_up(accounts, clients, stale_after, hash_key, heal_mode)
+        self._known: dict[str, tuple[Target, ...]] = {}  # by account, of all shards
+        self._tried = False
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
         self._discovered: set[str] = set()
@@ -99,12 +103,29 @@ class Poller:
         self._turn = asyncio.Lock()
         self._failures = FailureLog(clock)
 
+    def _set_up(
+        self,
+        accounts: Mapping[str, Account],
+        clients: Mapping[str, VocobaseClient],
+        stale_after: float,
+        hash_key: bytes | None,
+        heal_mode: str,
+    ) -> None:
+        self._accounts = accounts
+        self._clients = clients
+        self._stale_after = stale_after
+        self._heal_mode = heal_mode
+        self._label = labeller(hash_key)
+        self.watches = {name: Watch.of(account, self._label) for name, account in accounts.items()}
+
     @property
     def tried(self) -> bool:
-        """Whether every target has been polled once, whatever came of it."""
-        return self._discovered == self._accounts.keys() and all(
-            state.up is not None for state in self.fleet.targets.values()
-        )
+        """Whether every target has been polled once, whatever came of it. What comes later doesn't change that."""
+        if not self._tried:
+            self._tried = self._discovered >= self._accounts.keys() and all(
+                state.up is not None for state in self.fleet.targets.values()
+            )
+        return self._tried
 
     def label(self, number: str) -> str:
         """Return how a number is shown: as it is, or as its keyed hash."""
@@ -122,7 +143,9 @@ class Poller:
         if running is None:
             running = self._running[target] = asyncio.create_task(self._poll(target), name=f"poll {target.connection}")
             running.add_done_callback(lambda _: self._running.pop(target, None))
-        await asyncio.shield(running)
+        await asyncio.wait({running})
+        if not running.cancelled():  # as it is by `stop`, and where its account got another client
+            running.result()
 
     async def refresh(self, targets: Iterable[Target]) -> None:
         """Poll those of the targets whose last poll began longer ago than their interval, whatever came of it."""
@@ -142,17 +165,67 @@ class Poller:
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
+    async def reconfigure(
+        self,
+        accounts: Mapping[str, Account],
+        clients: Mapping[str, VocobaseClient],
+        *,
+        stale_after: float,
+        hash_key: bytes | None,
+        heal_mode: str,
+    ) -> None:
+        """Go by another configuration from now on; what is known of targets and DIDs that stay, stays.
+
+        Accounts that are gone take their targets with them. Polls that run with a client that is no longer an account's
+        are abandoned: their answers may speak of something else.
+        """
+        abandoned = [task for target, task in self._running.items() if self._is_other(target.account, clients)]
+        for task in abandoned:
+            task.cancel()
+        await asyncio.gather(*abandoned, return_exceptions=True)
+        async with self._turn:
+            self._set_up(accounts, clients, stale_after, hash_key, heal_mode)
+            await self._publish(self._reviewed, None)
+        self._discovered &= accounts.keys()
+        for gone in self._known.keys() - accounts.keys():
+            del self._known[gone]
+        for target in self._attempted.keys() - self.fleet.targets.keys():
+            del self._attempted[target]
+
+    def _is_other(self, account: str, clients: Mapping[str, VocobaseClient]) -> bool:
+        return clients.get(account) is not self._clients.get(account)
+
+    def _reviewed(self, fleet: Fleet) -> Fleet:
+        """Return the fleet as the configuration now has it."""
+        targets = {
+            target: reviewed(state, self.watches[target.account], self._heal_mode)
+            for target, state in fleet.targets.items()
+            if target.account in self.watches
+        }
+        connections = {key: each for key, each in fleet.connections.items() if key.account in self.watches}
+        return replace(fleet, targets=targets, connections=connections)
+
     async def discover(self, account: str) -> bool:
         """Find out which targets an account has. Never raises `ApiError`: what can't be listed is asked without a name.
 
         Where the list was there before and now isn't, or is empty, the targets stay as they were. Returns whether that
         was the API's word; where it wasn't, asking again soon is worth it.
         """
-        listed, settled = await self._list(account)
+        client = self._clients.get(account)
+        if client is None:
+            return True
+        listed, settled = await self._list(account, client)
+        configured = self._accounts.get(account)
+        if configured is None or not self._is_still(configured, client):
+            return False
+        known = _targets(configured, listed, self._known.get(account, ()))
+        targets = tuple(target for target in known if self._owns(target))
         before = tuple(state.target for state in self.fleet.of_account(account))
-        targets = _targets(self._accounts[account], listed, before)
         fresh = {target: await self._first_state(target) for target in targets if target not in before}
         async with self._turn:
+            if not self._is_still(configured, client):
+                return False
+            self._known[account] = known
             fleet = self.fleet
             for target in before:
                 fleet = fleet if target in targets else fleet.without(target)
@@ -161,14 +234,22 @@ class Poller:
             if listed is not None:
                 others = {key: value for key, value in fleet.connections.items() if key.account != account}
                 ours = {Target(account, each.connection_id): each for each in listed}
+                ours = {target: each for target, each in ours.items() if self._owns(target)}
                 fleet = replace(fleet, connections={**others, **ours})
             await self._publish(lambda _: fleet, None)
         for target in set(before) - set(targets):
             self._attempted.pop(target, None)
         self._discovered.add(account)
-        self._say_inactive(account, listed)
+        self._say_inactive(configured, listed)
         self._log_targets(before, targets)
         return settled
+
+    def _is_still(self, account: Account, client: VocobaseClient) -> bool:
+        """Whether an account is what it was, or another configuration came meanwhile."""
+        return self._accounts.get(account.name) == account and self._clients.get(account.name) is client
+
+    def _owns(self, target: Target) -> bool:
+        return self._shard.owns(target, together=bool(self._accounts[target.account].dids))
 
     async def annotate(self, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> None:
         """Show what is known of healing a target's DIDs; `None` leaves where each of them is in its heal."""
@@ -211,10 +292,10 @@ class Poller:
         known = await self.listener.recall(target) if self.listener else {}
         return recalled(target, known, Healing(self._heal_mode))
 
-    async def _list(self, account: str) -> tuple[tuple[Connection, ...] | None, bool]:
+    async def _list(self, account: str, client: VocobaseClient) -> tuple[tuple[Connection, ...] | None, bool]:
         what = "listing of connections"
         try:
-            body = await self._clients[account].connections(
+            body = await client.connections(
                 deadline=self._clock.monotonic() + DISCOVERY_PATIENCE, urgent=account in self._starved
             )
             listed = parse_connections(body)
@@ -227,16 +308,16 @@ class Poller:
         self._failures.worked(what, account=account)
         return listed, True
 
-    def _say_inactive(self, account: str, listed: tuple[Connection, ...] | None) -> None:
+    def _say_inactive(self, account: Account, listed: tuple[Connection, ...] | None) -> None:
         """Say so when no connection is ACTIVE, since the targets stay all the same."""
-        if listed is None or self._accounts[account].connections:
+        if listed is None or account.connections:
             return
         what = "look-up of ACTIVE connections"
         if any(each.status == ACTIVE for each in listed):
-            self._failures.worked(what, account=account)
+            self._failures.worked(what, account=account.name)
         else:
             told = ", ".join(f"{each.connection_id} is {each.status or 'without status'}" for each in listed)
-            self._failures.failed(what, "none", told or "the list is empty", account=account)
+            self._failures.failed(what, "none", told or "the list is empty", account=account.name)
 
     def _log_targets(self, before: tuple[Target, ...], after: tuple[Target, ...]) -> None:
         for target in sorted(set(after) - set(before)):
@@ -247,12 +328,12 @@ class Poller:
             log.warning("target gone, it is not polled any more", **_fields(target), status=status)
 
     async def _poll(self, target: Target) -> None:
-        state = self.fleet.targets.get(target)
-        if state is None:
+        state, client = self.fleet.targets.get(target), self._clients.get(target.account)
+        if state is None or client is None:
             return
         started = self._attempted[target] = self._clock.monotonic()
         try:
-            body = await self._clients[target.account].sync(target.connection_id, deadline=started + state.interval)
+            body = await client.sync(target.connection_id, deadline=started + state.interval)
             at, heard = self._clock.time(), self._clock.monotonic()
             async with self._turn:
                 before, after = await self._publish(
@@ -273,9 +354,10 @@ class Poller:
     def _take(
         self, fleet: Fleet, target: Target, body: bytearray, *, at: float, heard: float, duration: float
     ) -> Fleet:
-        answer, watch = parse_sync(body), self.watches[target.account]
+        answer = parse_sync(body)
         if target not in fleet.targets:  # it left while it was being polled
             return fleet
+        watch = self.watches[target.account]
         return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration, heard=heard)
 
     async def _publish(self, change: Callable[[Fleet], Fleet], target: Target | None) -> tuple[Fleet, Fleet]:

@@ -26,7 +26,7 @@ from exporter.config import format_duration
 from exporter.logs import FailureLog, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from exporter.clock import Clock
     from exporter.config import Config
@@ -119,6 +119,7 @@ class Scheduler:
         self._clock = clock
         self._key_of = key_of
         self._budgets = budgets or {}
+        self._planning = asyncio.Lock()
         self._discover_every = discover_every
         self._replan_every = replan_every
         self._clock_watch: asyncio.Task[None] | None = None
@@ -144,12 +145,31 @@ class Scheduler:
     def start(self) -> None:
         """Look up the connections, poll what is found, and go on doing so."""
         for account in self._key_of:
-            every = self._discover_every
-            self._add(_discovery_id(account), self._discover, [account], self._regularly(every), every, now=True)
+            self._look_up(account)
         self.add_chore("tick", TICK, self._poller.tick)
         self.add_chore("plan", self._replan_every, self._plan)
         self._scheduler.start()
         self._clock_watch = asyncio.create_task(self._watch_clock(), name="clock watch")
+
+    async def reconfigure(
+        self,
+        config: Config,
+        *,
+        key_of: Mapping[str, object],
+        budgets: Mapping[str, RequestBudget],
+        changed: Collection[str],
+    ) -> None:
+        """Go by another configuration from now on. Accounts that `changed`, or are new, are asked at once."""
+        gone = self._key_of.keys() - key_of.keys()
+        self._config, self._key_of, self._budgets = config, key_of, budgets
+        for account in gone:
+            self._scheduler.remove_job(_discovery_id(account))
+        await self._plan(anew=True)
+        for account in changed:
+            self._look_up(account)
+        for target in self._jobs:
+            if target.account in changed:
+                self._scheduler.modify_job(_job_id(target), next_run_time=datetime.now(UTC))
 
     def stop(self) -> None:
         """Start nothing any more and cancel what runs."""
@@ -175,26 +195,35 @@ class Scheduler:
     def _regularly(self, every: timedelta) -> SpreadTrigger:
         return SpreadTrigger(every.total_seconds(), 0, None, self._rng)
 
+    def _look_up(self, account: str) -> None:
+        """Look up an account's connections now, and regularly."""
+        every = self._discover_every
+        self._add(_discovery_id(account), self._discover, [account], self._regularly(every), every, now=True)
+
     async def _discover(self, account: str) -> None:
         settled = await self._poller.discover(account)
         await self._plan()
-        if not settled:
+        if not settled and account in self._key_of:
             retry = datetime.now(UTC) + self._config.poll.interval
             self._scheduler.modify_job(_discovery_id(account), next_run_time=retry)
 
-    async def _plan(self) -> None:
-        """Give every target its job, at an interval that fits into the budget."""
-        poll = self._config.poll
-        interval, jitter = poll.interval.total_seconds(), poll.jitter.total_seconds()
-        intervals = self._intervals(interval, jitter)
-        if intervals == self._jobs:
-            return
-        self._warn(interval, intervals)
-        await self._poller.plan(intervals)
+    async def _plan(self, *, anew: bool = False) -> None:
+        """Give every target its job, at an interval that fits into the budget; `anew`, whatever it runs at now."""
+        async with self._planning:
+            poll = self._config.poll
+            interval, jitter = poll.interval.total_seconds(), poll.jitter.total_seconds()
+            intervals = self._intervals(interval, jitter, anew=anew)
+            if intervals == self._jobs and not anew:
+                return
+            self._warn(interval, intervals)
+            await self._poller.plan(intervals)
+            self._give_jobs(intervals, jitter, anew=anew)
+
+    def _give_jobs(self, intervals: dict[Target, float], jitter: float, *, anew: bool) -> None:
         for target in self._jobs.keys() - intervals.keys():
             self._scheduler.remove_job(_job_id(target))
         for target, seconds in intervals.items():
-            if self._jobs.get(target) == seconds:
+            if self._jobs.get(target) == seconds and not anew:
                 continue
             trigger = SpreadTrigger(seconds, jitter, phase(self._added, seconds), self._rng)
             if target in self._jobs:
@@ -204,18 +233,19 @@ class Scheduler:
                 self._add(_job_id(target), self._poller.poll, [target], trigger, timedelta(seconds=seconds))
         self._jobs = intervals
 
-    def _intervals(self, interval: float, jitter: float) -> dict[Target, float]:
+    def _intervals(self, interval: float, jitter: float, *, anew: bool) -> dict[Target, float]:
         """Return what fits. Where nothing but the speed of the answers changed, small differences are passed over."""
-        targets = sorted(self._poller.fleet.targets)
+        targets = sorted(target for target in self._poller.fleet.targets if target.account in self._key_of)
         sharing = Counter(self._key_of[target.account] for target in targets)
-        shared = Counter(self._key_of[target.account] for target in self._jobs)
+        shared = Counter(self._key_of.get(target.account) for target in self._jobs)
         intervals = {}
         for target in targets:
             key, budget = self._key_of[target.account], self._budgets.get(target.account)
-            per_minute, held = self._config.api.requests_per_minute, budget.held if budget else 0.0
+            per_minute = budget.per_minute if budget else self._config.api.requests_per_minute
+            held = budget.held if budget else 0.0
             fitting = fitting_interval(interval, jitter, sharing[key], per_minute, held)
             running = self._jobs.get(target)
-            keep = running and sharing[key] == shared[key] and not worth_changing(running, fitting)
+            keep = running and not anew and sharing[key] == shared[key] and not worth_changing(running, fitting)
             intervals[target] = running if running and keep else fitting
         return intervals
 

@@ -103,14 +103,30 @@ class Watch:
         found = self.by_number.get(entry.number)
         return found if found or entry.did_id is None else self.by_id.get(entry.did_id)
 
+    def labels(self, entry: Entry) -> tuple[tuple[str, str], ...]:
+        """Return the labels that the user gave a DID."""
+        configured = self.find(entry)
+        return tuple(sorted(configured.labels.items())) if configured else ()
+
     def wants(self, entry: Entry) -> bool:
         """Whether the DID of an entry is monitored."""
         return entry.number not in self.exclude and (not self.selective or self.find(entry) is not None)
 
 
-def hasher(key: bytes) -> Callable[[str], str]:
-    """Return a function from a number to its keyed hash: 16 hexadecimal digits of HMAC-SHA-256."""
-    return lambda number: hmac.new(key, number.encode(), hashlib.sha256).hexdigest()[:16]
+@dataclass(frozen=True, slots=True)
+class NumberHash:
+    """A function from a number to its keyed hash: 16 hexadecimal digits of HMAC-SHA-256."""
+
+    key: bytes = field(repr=False)
+
+    def __call__(self, number: str) -> str:
+        """Return the hash."""
+        return hmac.new(self.key, number.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def labeller(hash_key: bytes | None) -> Callable[[str], str]:
+    """Return how numbers are shown: as they are, or as their keyed hash."""
+    return NumberHash(hash_key) if hash_key else str
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +222,35 @@ def annotate(state: TargetState, healing: Healing, states: Mapping[str, HealStat
     memory = MappingProxyType({**state.memory, **changed})
     snapshot = state.snapshot and replace(state.snapshot, dids=memory)  # a snapshot shows what is remembered
     return replace(state, healing=healing, memory=memory, snapshot=snapshot)
+
+
+def reviewed(state: TargetState, watch: Watch, heal_mode: str) -> TargetState:
+    """Return the state under another configuration: DIDs that are still monitored, with the labels that it gives them.
+
+    What is missing from now on, the next complete poll tells.
+    """
+    memory = MappingProxyType(
+        {
+            number: _relabelled(did, watch, heal_mode)
+            for number, did in state.memory.items()
+            if _still_wanted(did, watch)
+        }
+    )
+    snapshot = state.snapshot and replace(state.snapshot, dids=memory)
+    return replace(state, memory=memory, snapshot=snapshot, healing=replace(state.healing, mode=heal_mode))
+
+
+def _still_wanted(did: Did, watch: Watch) -> bool:
+    return watch.wants(did.entry) and (did.state != MISSING or watch.find(did.entry) is not None)
+
+
+def _relabelled(did: Did, watch: Watch, heal_mode: str) -> Did:
+    """Return the DID with its labels; the very same object where they stay as they are."""
+    heal = "" if heal_mode == "off" else did.heal
+    shown = (watch.label(did.number), watch.labels(did.entry), heal)
+    return (
+        did if (did.label, did.labels, did.heal) == shown else replace(did, label=shown[0], labels=shown[1], heal=heal)
+    )
 
 
 def _shown(state: HealState) -> str:
@@ -343,7 +388,6 @@ def _did(before: Did | None, entry: Entry, state: str, *, codes: Vocabulary, wat
     same = before is not None and before.entry == entry and before.state == state and before.codes == shown
     if before and before.label and same:  # what was recalled from before the start has no labels yet
         return before
-    configured = watch.find(entry)
     changed = before is not None and before.state != state
     return Did(
         entry=entry,
@@ -352,6 +396,6 @@ def _did(before: Did | None, entry: Entry, state: str, *, codes: Vocabulary, wat
         since=before.since if before and not changed else at,
         changes=(before.changes if before else 0) + changed,
         label=watch.label(entry.number),
-        labels=tuple(sorted(configured.labels.items())) if configured else (),
+        labels=watch.labels(entry),
         heal=before.heal if before else "",
     )

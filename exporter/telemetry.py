@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.model import Target
+    from exporter.shards import Shard
 
 LATENCIES: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds; a sync takes from 0.1 to 30
 HEAL_DURATIONS: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)  # seconds
@@ -85,6 +86,12 @@ class Telemetry:
             buckets=HEAL_DURATIONS,
             registry=registry,
         )
+        self._shard = Gauge(
+            "voicelink_exporter_shard_info",
+            "Which part of the targets this process holds, counted from 0, and of how many; always 1.",
+            ("shard", "total_shards"),
+            registry=registry,
+        )
         build = Gauge(
             "voicelink_exporter_build_info",
             "What is running, always 1.",
@@ -112,6 +119,14 @@ class Telemetry:
     def watch_budget(self, account: str, remaining: Callable[[], float]) -> None:
         """Read an account's remaining requests from `remaining` whenever the metrics are rendered."""
         self._remaining.labels(account).set_function(remaining)
+
+    def forget_budget(self, account: str) -> None:
+        """Show nothing any more of an account that is gone."""
+        self._remaining.remove(account)
+
+    def sharded(self, shard: Shard) -> None:
+        """Note which part of the targets this process holds."""
+        self._shard.labels(str(shard.index), str(shard.total)).set(1)
 
     def configured(self, now: float) -> None:
         """Note that a configuration was accepted at a Unix time."""

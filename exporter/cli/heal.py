@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.app import build_fingerprints
 from exporter.cli.output import COULD_NOT_TELL, plain, print_table
 from exporter.cli.session import Session
 from exporter.clock import SystemClock
@@ -22,6 +21,7 @@ from exporter.config import format_duration
 from exporter.errors import StartupError
 from exporter.heal.manual import Manual
 from exporter.numbers import canonical
+from exporter.parts import build_fingerprints
 from exporter.store import Store
 
 if TYPE_CHECKING:

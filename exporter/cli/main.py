@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -81,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"voicelink-exporter {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _listening(_command(commands, "serve", _serve, "poll the API and answer scrapes until SIGTERM"))
+    serve = _command(commands, "serve", _serve, "poll the API and answer scrapes until SIGTERM")
+    _listening(serve)
+    _lifecycle(serve)
+    _sharding(serve)
     _command(commands, "check-config", _check_config, "name every problem of the configuration; 0 valid, 1 not")
     _command(commands, "config-schema", _config_schema, "print the JSON Schema of the configuration file")
     poll = _command(commands, "poll", _poll, "poll every target once; 0 all ready, 1 some not, 2 could not tell")
@@ -165,6 +169,30 @@ def _listening(parser: argparse.ArgumentParser, default: str | None = None) -> N
     )
 
 
+def _lifecycle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--web.enable-lifecycle",
+        dest="lifecycle",
+        action="store_true",
+        help="let POST /-/reload read the configuration anew, as SIGHUP does",
+    )
+
+
+def _sharding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        metavar="N",
+        default=os.environ.get("VOICELINK_SHARD") or "0",
+        help="poll this part of the targets alone, counted from 0; or the name of a StatefulSet's pod (%(default)s)",
+    )
+    parser.add_argument(
+        "--total-shards",
+        metavar="M",
+        default=os.environ.get("VOICELINK_TOTAL_SHARDS") or "1",
+        help="how many parts there are (%(default)s)",
+    )
+
+
 def _set_up(args: argparse.Namespace) -> None:
     from exporter.logs import set_up_logging
 
@@ -174,11 +202,17 @@ def _set_up(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
+    from exporter.shards import parse_shard
+
+    try:
+        shard = parse_shard(args.shard, args.total_shards)
+    except ValueError as error:
+        raise StartupError(str(error)) from None
     settings = settings_of(args)
     _set_up(args)
-    from exporter.app import serve
+    from exporter.app import Options, serve
 
-    asyncio.run(serve(settings))
+    asyncio.run(serve(settings, Options(partial(settings_of, args), lifecycle=args.lifecycle, shard=shard)))
     return OK
 
 

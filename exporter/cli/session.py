@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
-from exporter.app import build_clients, build_poller
 from exporter.clock import SystemClock
 from exporter.exposition import Exposition
+from exporter.parts import Clients, build_poller
 from exporter.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ class Session:
         telemetry = Telemetry()
         self.settings = settings
         self.clock = SystemClock()
-        self.clients = build_clients(settings, telemetry, self.clock)
+        self._clients = Clients(telemetry, self.clock)
+        self._clients.use(settings, self._clients.prepare(settings))
+        self.clients = self._clients.of_account
         self.poller = build_poller(settings, self.clients, Exposition(telemetry.render), self.clock)
 
     async def __aenter__(self) -> Self:
@@ -72,5 +74,4 @@ class Session:
 
     async def _close(self) -> None:
         self.poller.close()
-        for client in self.clients.values():
-            await client.aclose()
+        await self._clients.close()

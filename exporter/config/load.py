@@ -163,7 +163,10 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
 
 
 # Read by the command line; and what Kubernetes sets in every pod beside a service called voicelink-exporter.
-_NOT_OURS: Final = ("VOICELINK_CONFIG_FILE", "VOICELINK_LOG_LEVEL", "VOICELINK_LOG_FORMAT", "VOICELINK_EXPORTER_")
+_NOT_OURS: Final = (
+    *("VOICELINK_CONFIG_FILE", "VOICELINK_LOG_LEVEL", "VOICELINK_LOG_FORMAT", "VOICELINK_EXPORTER_"),
+    *("VOICELINK_SHARD", "VOICELINK_TOTAL_SHARDS"),
+)
 
 
 def _from_text(text: str, annotation: Any) -> object:  # noqa: ANN401 - a type, of any kind

@@ -35,6 +35,11 @@ class Assessment:
 
     decisions: tuple[Decision, ...]
     followed: Mapping[str, Followed]
+    records: Mapping[str, DidRecord]  # that the decisions were made on
+
+    def version(self, number: str) -> int:
+        """Return the version of a DID's record that was decided on."""
+        return self.records[number].version if number in self.records else 0
 
     @property
     def states(self) -> dict[str, HealState]:
@@ -85,7 +90,7 @@ def assess(
         decisions.append(decision)
         if track != _NEW or decision.state is not HealState.IDLE:
             kept[number] = Followed(track, record.version)
-    return Assessment(tuple(decisions), kept)
+    return Assessment(tuple(decisions), kept, records)
 
 
 def _concerned(

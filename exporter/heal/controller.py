@@ -20,9 +20,9 @@ import structlog
 from exporter.config.schema import masked_url
 from exporter.errors import StoreError
 from exporter.heal import policy
-from exporter.heal.assess import Followed, assess, restarted
+from exporter.heal.assess import Assessment, Followed, assess, restarted
 from exporter.heal.executor import execute
-from exporter.heal.policy import Move, Resolve, Send, TargetView
+from exporter.heal.policy import Decision, Move, Resolve, Send, TargetView
 from exporter.logs import FailureLog
 from exporter.model import MISSING, Guard, HealState, Outcome, Target
 from exporter.snapshots import Healing, TargetState, Watch
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import Account, Config
+    from exporter.config.schema import Heal
+    from exporter.model import Snapshot
     from exporter.store import Store
     from exporter.store.history import Known
     from exporter.vocobase import VocobaseClient
@@ -78,6 +80,26 @@ class HealObserver(Protocol):
         """Note whether the store answers."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What an account is healed by. Replaced whole; what was decided by one is not sent by another."""
+
+    heal: Heal
+    client: VocobaseClient
+    watch: Watch
+    fingerprint: str
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is healed, or would be."""
+        return self.heal.mode != "off"
+
+    @property
+    def observing(self) -> bool:
+        """Whether what would be sent is only recorded."""
+        return self.heal.mode == "observe"
+
+
 @dataclass(slots=True)
 class _Seen:
     """What this process saw of a target so far."""
@@ -93,6 +115,12 @@ class _Seen:
     said: frozenset[Guard] = frozenset()
     held: tuple[policy.Held, ...] = ()  # what holds healing back, as of the last look
     whys: Mapping[str, str] = field(default_factory=dict)  # by number, what was decided about it and why
+
+    def begin_anew(self, mode: str) -> None:
+        """Forget what counts towards a heal, as a restart would; what was counted for the metrics stays."""
+        self.view, self.held, self.whys = TargetView(self.view.target), (), {}
+        self.followed = {number: restarted(followed) for number, followed in self.followed.items()}
+        self.healing = replace(self.healing, mode=mode)
 
 
 class Controller:
@@ -113,13 +141,10 @@ class Controller:
     ) -> None:
         self._heal = config.heal
         self._retention = config.store.retention.total_seconds()
-        self._counted = max(config.heal.attempts_window.total_seconds(), HOUR)  # what budgets still count
+        self._setups = _setups(config, clients, watches, fingerprints)
         self._store = store
-        self._clients = clients
-        self._watches = watches
         self._annotator = annotator
         self._observer = observer
-        self._fingerprints = fingerprints
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._seen: dict[Target, _Seen] = {}
@@ -131,13 +156,8 @@ class Controller:
         self._failures = FailureLog(clock)
         self._up = False
         self._failed_at = float("-inf")
-        self._started = clock.time()
+        self._started = dict.fromkeys(self._setups, clock.time())  # when healing of each account began
         self._pruned = clock.monotonic()
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is healed, or would be."""
-        return self._heal.mode != "off"
 
     # What others call
 
@@ -148,6 +168,36 @@ class Controller:
     def why(self, target: Target, number: str) -> str:
         """Return what the last judged poll decided about a DID, and why; empty where there was nothing to decide."""
         return self._seen[target].whys.get(number, "") if target in self._seen else ""
+
+    async def reconfigure(
+        self,
+        config: Config,
+        clients: Mapping[str, VocobaseClient],
+        watches: Mapping[str, Watch],
+        fingerprints: Mapping[str, str],
+    ) -> None:
+        """Go by another configuration from now on. What was sent goes on, and is seen through by the polls.
+
+        What was decided and not sent is dropped. An account for which something changed starts as after a restart: it
+        holds off, and its first heal has to be verified before the second is sent.
+        """
+        before, after = self._setups, _setups(config, clients, watches, fingerprints)
+        same = {account for account, setup in after.items() if before.get(account) == setup}
+        self._heal, self._retention = config.heal, config.store.retention.total_seconds()
+        self._setups = {account: before[account] if account in same else setup for account, setup in after.items()}
+        self._started |= dict.fromkeys(after.keys() - same, self._clock.time())
+        self._thread.submit(self._store.count_within, config.heal.attempts_window.total_seconds())
+        for _ in range(self._queue.qsize()):  # polls that were seen by the old configuration go by unseen
+            poll = self._queue.get_nowait()
+            self._queue.task_done()
+            if poll[1].target.account in same:
+                self._queue.put_nowait(poll)
+        for target in [each for each in self._seen if each.account not in after]:
+            del self._seen[target]
+        for target, seen in list(self._seen.items()):
+            if target.account not in same:
+                seen.begin_anew(config.heal.mode)
+                await self._show(target, seen, (), None if config.heal.mode != "off" else {})
 
     async def recall(self, target: Target) -> Known:
         """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.
@@ -200,17 +250,24 @@ class Controller:
                 self._count(attempt, Outcome.NOT_SENT)
             for attempt, result in list(self._unrecorded.values()):
                 await self._record(attempt, result)
-            if self._clock.monotonic() - self._pruned > PRUNE_EVERY:
-                self._pruned = self._clock.monotonic()
-                await self._call(self._store.ledger.prune, now - max(self._retention, self._counted))
-                await self._call(self._store.history.prune, now - self._retention)
-            facts = {account: await self._facts(account, now) for account in self._clients}  # and share their pauses
+            await self._prune(now)
+            setups = dict(self._setups)
+            facts = {account: await self._facts(setup, account, now) for account, setup in setups.items()}
             self._unresolved = {account for account, known in facts.items() if known.open}
             for target, seen in list(self._seen.items()):
-                if self.enabled:
-                    await self._show(target, seen, self._held(seen, facts[target.account], now))
+                setup = setups.get(target.account)
+                if setup and setup.enabled and self._is_current(setup, target):
+                    await self._show(target, seen, self._held(setup, seen, facts[target.account], now))
         except StoreError:
             await self._show_down()
+
+    async def _prune(self, now: float) -> None:
+        """Forget, now and then, what is over and counts no more."""
+        if self._clock.monotonic() - self._pruned > PRUNE_EVERY:
+            self._pruned = self._clock.monotonic()
+            counted = max(self._heal.attempts_window.total_seconds(), HOUR)
+            await self._call(self._store.ledger.prune, now - max(self._retention, counted))
+            await self._call(self._store.history.prune, now - self._retention)
 
     async def stop(self) -> None:
         """Let requests under way end, for a moment; what isn't answered by then becomes ambiguous in the ledger."""
@@ -224,23 +281,39 @@ class Controller:
     # One poll
 
     async def _judge(self, before: TargetState, after: TargetState, heard: float) -> None:
-        target, snapshot = after.target, after.snapshot
-        if snapshot is None:
+        target, setup = after.target, self._setups.get(after.target.account)
+        if after.snapshot is None or setup is None:
             return
         if not self._up:
             await self._open()
-        seen = self._seen.setdefault(target, _Seen(TargetView(target), Healing(mode=self._heal.mode)))
-        passed = heard - seen.heard if seen.polls == after.polls - 1 else 0.0
+        seen = self._seen.setdefault(target, _Seen(TargetView(target), Healing(mode=setup.heal.mode)))
         complete = after.polls - sum(after.failures.values())
         if complete != seen.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
             seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
         await self._write_history(seen, before, after)
-        if not self.enabled and target.account not in self._unresolved:
+        if not setup.enabled and target.account not in self._unresolved:
             await self._show(target, seen, ())
             return
-        now = self._clock.time()
-        facts = await self._facts(target.account, now)
+        found = await self._assess(setup, seen, after, after.snapshot, heard)
+        if found is None or not await self._carry_out(setup, seen, found.decisions):
+            return
+        if not setup.enabled:  # what was sent by hand, or before it was switched off, is seen through all the same
+            await self._show(target, seen, ())
+            return
+        held = await self._send(setup, seen, found)
+        sending = {attempt.number: HealState.IN_FLIGHT for attempt in await self._in_flight(setup, target)}
+        if self._is_current(setup, target):
+            await self._show(target, seen, held, found.states | sending)
+
+    async def _assess(
+        self, setup: _Setup, seen: _Seen, after: TargetState, snapshot: Snapshot, heard: float
+    ) -> Assessment | None:
+        """Say what a poll asks to be done; `None` where another configuration came meanwhile."""
+        target, now = after.target, self._clock.time()
+        facts = await self._facts(setup, target.account, now)
         records, counts = await self._call(self._store.ledger.records, now)
+        if not self._is_current(setup, target):
+            return None
         seen.view = replace(
             policy.view_after(
                 seen.view,
@@ -248,39 +321,42 @@ class Controller:
                 total=len(snapshot.dids),
                 listed=sum(did.state != MISSING for did in snapshot.dids.values()),
                 unhealthy=_unhealthy(snapshot.dids.values(), counts, target),
-                config=self._heal,
+                config=setup.heal,
                 resumed_at=facts.resumed_at,
             ),
             interval=after.interval,
         )
         found = assess(
             snapshot,
-            self._watches[target.account],
+            setup.watch,
             seen.followed,
             records,
             counts,
-            config=self._heal,
-            passed=passed,
+            config=setup.heal,
+            passed=heard - seen.heard if seen.polls == after.polls - 1 else 0.0,
             now=now,
         )
-        seen.polls, seen.heard, seen.complete, seen.followed = after.polls, heard, complete, found.followed
+        seen.polls, seen.heard, seen.followed = after.polls, heard, found.followed
+        seen.complete = after.polls - sum(after.failures.values())
         seen.whys = {decision.number: decision.why for decision in found.decisions}
-        for decision in found.decisions:
+        return found
+
+    async def _carry_out(self, setup: _Setup, seen: _Seen, decisions: Iterable[Decision]) -> bool:
+        """Do what was decided, but for sending; return whether the configuration is still the same."""
+        target = seen.view.target
+        for decision in decisions:
             if isinstance(decision.action, Resolve):
                 await self._resolve(target, decision.action)
-            elif isinstance(decision.action, Move) and self.enabled:
-                await self._move(target, decision.action)
+            elif isinstance(decision.action, Move) and setup.enabled:
+                await self._move(setup, seen, decision.action)
+            if not self._is_current(setup, target):
+                return False
             if decision.action and not isinstance(decision.action, Send):
                 seen.followed = {
                     **seen.followed,
                     decision.number: restarted(seen.followed.get(decision.number, Followed())),
                 }
-        if not self.enabled:  # what was sent by hand, or before it was switched off, is seen through all the same
-            await self._show(target, seen, ())
-            return
-        held = await self._send(seen, found.sends, records)
-        sending = {attempt.number: HealState.IN_FLIGHT for attempt in await self._in_flight(target)}
-        await self._show(target, seen, held, found.states | sending)
+        return True
 
     async def _write_history(self, seen: _Seen, before: TargetState, after: TargetState) -> None:
         snapshot = after.snapshot
@@ -308,51 +384,52 @@ class Controller:
             if outcome is Outcome.SUCCEEDED:
                 self._observer.healed(target, now - (attempt.broken_since or attempt.claimed_at))
 
-    async def _move(self, target: Target, action: Move) -> None:
+    async def _move(self, setup: _Setup, seen: _Seen, action: Move) -> None:
         now, jitter = self._clock.time(), self._rng.random()
 
         def after(_: DidRecord, counts: Counts) -> DidRecord:
-            return policy.after_move(action, attempts=counts, config=self._heal, now=now, jitter=jitter)
+            return policy.after_move(action, attempts=counts, config=setup.heal, now=now, jitter=jitter)
 
         if await self._call(self._store.ledger.move, action.record, after, now):
             log.info(
                 "heal state changed",
-                phone_number=self._label(target, action.record.number),
+                phone_number=setup.watch.label(action.record.number),
                 old=action.record.state.value,
                 new=action.state.value,
                 reason=action.reason,
             )
             if action.relapse:
-                seen = self._seen[target]
                 seen.healing = replace(seen.healing, relapses=seen.healing.relapses + 1)
 
     # Sending
 
-    async def _send(self, seen: _Seen, sends: list[Send], records: Mapping[str, DidRecord]) -> list[policy.Held]:
+    async def _send(self, setup: _Setup, seen: _Seen, found: Assessment) -> list[policy.Held]:
         """Send what the guards allow; return what holds back then."""
         target, now = seen.view.target, self._clock.time()
-        held = self._held(seen, await self._facts(target.account, now), now)
-        waiting = list(sends)
-        while waiting and not held:
+        held = self._held(setup, seen, await self._facts(setup, target.account, now), now)
+        waiting = found.sends
+        while waiting and not held and self._is_current(setup, target):
             send = waiting.pop(0)
-            await self._claim(seen, send, records.get(send.number, DidRecord(send.number)).version)
-            held = self._held(seen, await self._facts(target.account, now), now)
+            await self._claim(setup, seen, send, found.version(send.number))
+            held = self._held(setup, seen, await self._facts(setup, target.account, now), now)
         self._say_held(seen, held, len(waiting))
         return held
 
-    async def _claim(self, seen: _Seen, send: Send, version: int) -> None:
+    async def _claim(self, setup: _Setup, seen: _Seen, send: Send, version: int) -> None:
         target, started, now = seen.view.target, self._clock.monotonic(), self._clock.time()
-        observing = self._heal.mode == "observe"
+        observing = setup.observing
 
         def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
+            if not self._is_current(setup, target):
+                return ["the configuration changed since it was decided"]
             return policy.objections(
                 facts,
                 record,
                 counts,
                 view=seen.view,
-                config=self._heal,
+                config=setup.heal,
                 now=self._clock.time(),
-                ramp_start=self._started,
+                ramp_start=self._started[target.account],
                 observing=observing,
                 version=version,
             )
@@ -360,7 +437,7 @@ class Controller:
         wish = Wish(send.number, target.account, target.connection, send.issues, masked(send.body), send.broken_since)
         ledger = self._store.ledger
         claimed = await self._call(ledger.would_send if observing else ledger.claim, wish, judge, now)
-        label = self._label(target, send.number)
+        label = setup.watch.label(send.number)
         if isinstance(claimed, Refused):
             log.info("heal not claimed", phone_number=label, reason="; ".join(claimed.reasons))
         elif observing:
@@ -368,23 +445,25 @@ class Controller:
             log.info("would heal", phone_number=label, issues=",".join(send.issues))
         else:
             log.info("healing", phone_number=label, issues=",".join(send.issues), attempt=claimed.id)
-            task = asyncio.create_task(self._execute(claimed, send, judge, started), name=f"heal {claimed.id}")
+            work = self._execute(setup, claimed, send, judge, started)
+            task = asyncio.create_task(work, name=f"heal {claimed.id}")
             self._running[claimed.id] = task
             task.add_done_callback(lambda _: self._running.pop(claimed.id, None))
 
-    async def _execute(self, attempt: Attempt, send: Send, judge: Callable[..., Iterable[str]], started: float) -> None:
+    async def _execute(
+        self, setup: _Setup, attempt: Attempt, send: Send, judge: Callable[..., Iterable[str]], started: float
+    ) -> None:
         async def begin() -> bool:
             return await self._call(self._store.ledger.begin_send, attempt, judge, self._clock.time())
 
-        account = attempt.account
         try:
             result = await execute(
-                self._clients[account],
+                setup.client,
                 send.body,
                 begin,
                 clock=self._clock,
                 claimed_at=started,
-                fingerprint=self._fingerprints[account],
+                fingerprint=setup.fingerprint,
             )
         except StoreError:  # whether the row says sent is not known, but nothing was sent
             reason = "the store did not answer before the request, so nothing was sent"
@@ -396,7 +475,7 @@ class Controller:
             raise
         log.info(
             "heal answered",
-            phone_number=self._label(Target(account, attempt.connection), attempt.number),
+            phone_number=setup.watch.label(attempt.number),
             attempt=attempt.id,
             status=result.status.value,
             reason=result.reason,
@@ -457,38 +536,40 @@ class Controller:
         self._observer.store_answers(up=False)
         self._failures.failed("store", type(error).__name__, str(error))
 
-    async def _facts(self, account: str, now: float) -> AccountRecord:
-        facts = await self._call(self._store.ledger.account, account, now)
-        client, fingerprint = self._clients[account], self._fingerprints[account]
+    def _is_current(self, setup: _Setup, target: Target) -> bool:
+        return self._setups.get(target.account) is setup
+
+    async def _facts(self, setup: _Setup, account: str, now: float) -> AccountRecord:
+        """Return what all replicas know of an account, and share the pause of its key with them."""
+        facts, budget = await self._call(self._store.ledger.account, account, now), setup.client.budget
         if facts.key_paused_until > now:
-            client.budget.pause(facts.key_paused_until - now)
-        elif client.budget.paused_for > 1:
-            await self._call(self._store.ledger.pause_key, account, now + client.budget.paused_for)
+            budget.pause(facts.key_paused_until - now)
+        elif budget.paused_for > 1:
+            await self._call(self._store.ledger.pause_key, account, now + budget.paused_for)
         if (
             facts.latched is not None
-            and facts.latch_print != fingerprint
+            and facts.latch_print != setup.fingerprint
             and self._polled_since(account, facts.latched_at)
         ):
-            await self._call(self._store.ledger.unlatch, account, fingerprint)
+            await self._call(self._store.ledger.unlatch, account, setup.fingerprint)
             return await self._call(self._store.ledger.account, account, now)
         return facts
 
     def _polled_since(self, account: str, when: float) -> bool:
         return any(target.account == account and seen.view.at > when for target, seen in self._seen.items())
 
-    async def _in_flight(self, target: Target) -> list[Attempt]:
-        facts = await self._facts(target.account, self._clock.time())
+    async def _in_flight(self, setup: _Setup, target: Target) -> list[Attempt]:
+        facts = await self._facts(setup, target.account, self._clock.time())
         in_flight = {Status.CLAIMED, Status.SENT}
         return [each for each in facts.open if each.connection == target.connection and each.status in in_flight]
 
     # Showing
 
-    def _held(self, seen: _Seen, facts: AccountRecord, now: float) -> list[policy.Held]:
+    def _held(self, setup: _Setup, seen: _Seen, facts: AccountRecord, now: float) -> list[policy.Held]:
+        ramp_start = self._started[facts.account]
         return [
-            *policy.account_guards(
-                facts, self._heal, now, ramp_start=self._started, observing=self._heal.mode == "observe"
-            ),
-            *policy.target_guards(seen.view, self._heal, now),
+            *policy.account_guards(facts, setup.heal, now, ramp_start=ramp_start, observing=setup.observing),
+            *policy.target_guards(seen.view, setup.heal, now),
         ]
 
     def _say_held(self, seen: _Seen, held: list[policy.Held], waiting: int) -> None:
@@ -514,7 +595,7 @@ class Controller:
     ) -> None:
         seen.held = tuple(held)
         guards = frozenset(guard for guard, _ in seen.held)
-        if self.enabled and self._up and Guard.STORE not in guards:
+        if self._heal.mode != "off" and self._up and Guard.STORE not in guards:
             now = self._clock.time()
             facts = await self._call(self._store.ledger.account, target.account, now)
             records, _ = await self._call(self._store.ledger.records, now)
@@ -529,7 +610,7 @@ class Controller:
 
     async def _show_down(self) -> None:
         for target, seen in list(self._seen.items()):
-            if self.enabled:
+            if self._heal.mode != "off":
                 await self._show(target, seen, [(Guard.STORE, STORE_DOWN)])
 
     def _count(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -545,8 +626,20 @@ class Controller:
         )
 
     def _label(self, target: Target, number: str) -> str:
-        watch = self._watches.get(target.account)
-        return watch.label(number) if watch else number
+        setup = self._setups.get(target.account)
+        return setup.watch.label(number) if setup else number
+
+
+def _setups(
+    config: Config,
+    clients: Mapping[str, VocobaseClient],
+    watches: Mapping[str, Watch],
+    fingerprints: Mapping[str, str],
+) -> dict[str, _Setup]:
+    return {
+        account: _Setup(config.heal, client, watches[account], fingerprints[account])
+        for account, client in clients.items()
+    }
 
 
 def _target(seen: Mapping[Target, _Seen], attempt: Attempt) -> Target:

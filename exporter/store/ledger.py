@@ -37,8 +37,8 @@ class Ledger:
 
     def __init__(self, engine: Engine, replica: str, window: float) -> None:
         self.replica = replica
+        self.window = window
         self._engine = engine
-        self._window = window
 
     # Reading
 
@@ -306,7 +306,7 @@ class Ledger:
         table = heal_attempts.c
         counting = (
             (table.status != Status.ENDED)
-            | (table.charged.is_(True) & (table.claimed_at > now - self._window))
+            | (table.charged.is_(True) & (table.claimed_at > now - self.window))
             | ((table.outcome == Outcome.WOULD_SEND) & (table.claimed_at > now - HOUR))
         )
         counts: dict[str, Counts] = {}
@@ -315,7 +315,7 @@ class Ledger:
             forgotten = records[attempt.number].forgotten_at if attempt.number in records else 0.0
             if attempt.open:
                 known = replace(known, open=attempt)
-            if attempt.charged and attempt.claimed_at > max(forgotten, now - self._window):
+            if attempt.charged and attempt.claimed_at > max(forgotten, now - self.window):
                 known = replace(known, charged=(*known.charged, attempt.claimed_at))
             if attempt.outcome is Outcome.WOULD_SEND:
                 known = replace(known, would_at=max(known.would_at, attempt.claimed_at))

@@ -49,6 +49,12 @@ class Store:
 
         return connect(self._url)
 
+    def count_within(self, seconds: float) -> None:
+        """Count attempts within another window, as `heal.attempts_window` says. Not while `open` runs."""
+        self._window = seconds
+        if self.opened:
+            self.ledger.window = seconds
+
     def open(self) -> None:
         """Bring the schema up to date; to be called again after the database was lost."""
         from exporter.store.engine import migrate  # noqa: PLC0415 - see above

@@ -39,6 +39,7 @@ class RequestBudget:
     """At most `per_minute` requests in any 60 seconds, most urgent first.
 
     Belongs to one event loop; `remaining` may be read from any thread. `pause` stops everything until its time is over.
+    `per_minute` may be changed: what was sent before counts on.
     `held` is how many seconds a request takes, for which it has its place beyond the window: a smoothed mean, of about
     the last `per_minute` requests.
     """

@@ -104,6 +104,8 @@ class VocobaseClient:
         self._timeout = config.api.timeout.total_seconds()
         self._observer = observer
         self._clock = clock
+        self._users = 0  # requests that were asked for and aren't over, waiting ones included
+        self._idle = asyncio.Event()
         with _environment_used():
             self._http = httpx.AsyncClient(
                 base_url=config.api.base_url,
@@ -122,6 +124,22 @@ class VocobaseClient:
     async def aclose(self) -> None:
         """Close the pool."""
         await self._http.aclose()
+
+    async def retire(self) -> None:
+        """Close the pool as soon as no request needs it any more."""
+        while self._users:
+            self._idle.clear()
+            await self._idle.wait()
+        await self.aclose()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._idle.set()
 
     async def sync(self, connection_id: str | None, *, deadline: float) -> bytearray:
         """Ask for the readiness of all DIDs of a connection: one request that writes nothing.
@@ -153,8 +171,9 @@ class VocobaseClient:
         `NotSentError` says that nothing reached the API.
         """
         request = self._http.build_request("POST", f"/{CALL_READY}", json=dict(body))
-        async with self.budget.request(Priority.HEAL, deadline):
-            return await self._exchange(request, CALL_READY, self._timeout) if await gate() else None
+        with self._used():
+            async with self.budget.request(Priority.HEAL, deadline):
+                return await self._exchange(request, CALL_READY, self._timeout) if await gate() else None
 
     async def _read(self, request: httpx.Request, endpoint: str, priority: Priority, deadline: float) -> bytearray:
         """Send a request that may be repeated, since it changes nothing."""
@@ -175,7 +194,8 @@ class VocobaseClient:
             sleep=self._clock.sleep,
             reraise=True,
         )
-        return await retrying(attempt)
+        with self._used():
+            return await retrying(attempt)
 
     async def _once(
         self, request: httpx.Request, endpoint: str, priority: Priority, *, deadline: float, last_moment: float

@@ -14,11 +14,12 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter import __version__
+from exporter.errors import ConfigError
 from exporter.numbers import MAX_LENGTH, to_e164
 from exporter.web.metrics import HasBodies, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from starlette.requests import Request
 
@@ -93,7 +94,11 @@ class Past(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the pages are about. `config` returns the running configuration, which a reload replaces."""
+    """What the pages are about.
+
+    `config` returns the running configuration, which a reload replaces. `reload` makes one, raising `ConfigError`;
+    `None` where that isn't to be asked for over HTTP.
+    """
 
     config: Callable[[], Config]
     watcher: Watcher
@@ -101,6 +106,7 @@ class Site:
     planner: Planner
     healer: Healer
     past: Past
+    reload: Callable[[], Awaitable[None]] | None = None
 
 
 def create_site(site: Site) -> Starlette:
@@ -117,6 +123,14 @@ def create_site(site: Site) -> Starlette:
     async def probe(request: Request) -> Response:
         return await _probe(site, request.query_params.get("target", ""))
 
+    async def reload(_: Request) -> Response:
+        try:
+            await site.reload()  # type: ignore[misc] # there is no such page without
+        except ConfigError as error:
+            return PlainTextResponse("".join(f"{problem}\n" for problem in error.problems), 500)
+        return PlainTextResponse("Reloaded.\n")
+
+    lifecycle = [Route("/-/reload", reload, methods=["POST"])] if site.reload else []
     app = Starlette(
         routes=[
             Route("/", _landing, methods=["GET"]),
@@ -125,6 +139,7 @@ def create_site(site: Site) -> Starlette:
             Route("/-/ready", ready, methods=["GET"]),
             Route("/config", config, methods=["GET"]),
             Route("/probe", probe, methods=["GET"]),
+            *lifecycle,
         ]
     )
     app.router.redirect_slashes = False  # a path with a slash too many is unknown, like any other

@@ -8,8 +8,9 @@ import pytest
 from pydantic import SecretStr
 from starlette.routing import Route
 
-from exporter.app import build, site_of
+from exporter.app import site_of
 from exporter.config import Config, Settings
+from exporter.parts import Exporter
 from exporter.web import create_site
 from exporter.web.server import DRAIN, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
 from tests.support.markdown import codes, read, rows, section
@@ -25,7 +26,7 @@ Routes = dict[str, frozenset[str]]
 
 
 def in_the_code() -> Routes:
-    exporter = build(Settings(Config(), {"default": SecretStr("rg_live_MadeUp")}))
+    exporter = Exporter(Settings(Config(), {"default": SecretStr("rg_live_MadeUp")}))
     app = create_site(site_of(exporter))
     exporter.poller.close()
     found: Routes = {}

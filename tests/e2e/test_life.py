@@ -116,16 +116,6 @@ def test_a_second_signal_changes_nothing(simulated: Simulated) -> None:
         simulated.clear_faults()
 
 
-def test_a_hang_up_is_said_and_survived(simulated: Simulated) -> None:
-    with serving(env=simulated.env) as exporter:
-        exporter.until_ready()
-        for _ in range(2):
-            exporter.process.send(signal.SIGHUP)
-            exporter.process.until_said('level=warn msg="SIGHUP does nothing: restart to read the configuration"')
-        assert ask(exporter.port, "/-/healthy").status == 200
-        assert exporter.process.alive
-
-
 def test_it_answers_scrapes_before_the_api_answers_anything(simulated: Simulated) -> None:
     simulated.add_fault("hang")
     started = time.monotonic()

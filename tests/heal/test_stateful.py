@@ -120,7 +120,7 @@ PLOTS = st.one_of(
         Boundary,
         st.just(("claim", "hang")),
         ANY_ANSWER,
-        st.sampled_from(["paused", "paused", "limited"]),
+        st.sampled_from(["paused", "paused", "limited", "reloaded", "reloaded"]),
         st.sampled_from([0.0, 3.0]),
         st.just(0),
     ),
@@ -144,7 +144,7 @@ PLOTS = st.one_of(
         Boundary,
         st.sampled_from(BOUNDARIES),
         ANY_ANSWER,
-        st.sampled_from(["", "paused", "limited", "mended", "released", "gone"]),
+        st.sampled_from(["", "paused", "limited", "mended", "released", "gone", "reloaded"]),
         st.sampled_from([0.0, 3.0, 6.0, 30.0, 70.0, 130.0, 300.0]),
         st.sampled_from([0, 1, 4]),
     ),
@@ -265,6 +265,10 @@ class Healing(RuleBasedStateMachine):
             world.released(number)
         elif plot.meanwhile == "gone":
             world.facts[number].present = False
+        elif plot.meanwhile == "reloaded":
+            replica = next(each for each in world.replicas if each.name == "a")
+            if not replica.dead:
+                world.do(replica.reload(world.random.choice(["off", "observing", "opted out", "plain"])))
         world.advance(plot.seconds)
         self.rounds(plot.polls, ("b",))
         self.goes_on()
@@ -422,6 +426,13 @@ class Healing(RuleBasedStateMachine):
             self.world.end(replica)
         if not self.world.store_down:
             self.world.start(name, config)
+        self.after(then)
+
+    @rule(name=st.sampled_from(NAMES), config=st.sampled_from(list(CONFIGS)), then=THEN)
+    def reloads(self, name: str, config: str, then: str) -> None:
+        for replica in self.world.replicas:
+            if replica.name == name and not replica.dead:
+                self.world.do(replica.reload(config))
         self.after(then)
 
     @rule(then=THEN)

@@ -19,6 +19,7 @@ from exporter.config import Account, Config
 from exporter.exposition import Exposition
 from exporter.logs import set_up_logging
 from exporter.poller import Poller
+from exporter.shards import ALL, Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry
 from exporter.vocobase import RequestBudget, VocobaseClient
@@ -66,6 +67,7 @@ class Parts:
     telemetry: Telemetry
     simulators: dict[str, Simulator]
     log: io.StringIO
+    clients: dict[str, VocobaseClient]
     default: str = field(default="main")
 
     @property
@@ -146,6 +148,7 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
             hash_key: bytes | None = None,
             online: bool = True,
             stuck: bool = False,
+            shard: Shard = ALL,
             **options: Any,  # noqa: ANN401 - any option of the simulator
         ) -> Parts:
             clock, telemetry = DrivenClock(), Telemetry()
@@ -174,9 +177,9 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
                 stack.push_async_callback(clients[name].aclose)
             exposition = Exposition(telemetry.render)
             sink = wrap(exposition) if wrap else exposition
-            poller = Poller(named, clients, sink, clock=clock, stale_after=300.0, hash_key=hash_key)
+            poller = Poller(named, clients, sink, clock=clock, stale_after=300.0, hash_key=hash_key, shard=shard)
             stack.callback(poller.close)
             stack.push_async_callback(poller.stop)
-            return Parts(poller, clock, exposition, telemetry, simulators, log, next(iter(named)))
+            return Parts(poller, clock, exposition, telemetry, simulators, log, clients, next(iter(named)))
 
         yield begin

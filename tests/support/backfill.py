@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from exporter.app import build
 from exporter.config import Config, Settings
+from exporter.parts import Exporter
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from tests.support.api import KEY, served
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
-    from exporter.app import Exporter
 
 INTERVAL: Final = 60  # seconds between two polls
 HEALING: Final[dict[str, Any]] = {
@@ -94,7 +93,7 @@ async def record(
 
     app = create_app(SimulatorOptions(rate_limit=0, **options), clock=clock.time, sleep=answer_late)
     async with served(app) as url:
-        exporter = build(settings_of(url, folder, account or {}), clock)
+        exporter = Exporter(settings_of(url, folder, account or {}), clock)
         healing = asyncio.create_task(exporter.controller.run())
         try:
             await exporter.poller.discover("main")
@@ -114,8 +113,7 @@ async def record(
             await exporter.controller.stop()
             await exporter.poller.stop()
             exporter.poller.close()
-            for client in exporter.clients.values():
-                await client.aclose()
+            await exporter.clients.close()
 
 
 async def _one_round(exporter: Exporter) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.config.schema import Account, ConfiguredDid
 from exporter.model import MISSING, Anomaly, Answer, Entry, Target
-from exporter.snapshots import Fleet, TargetState, Watch, hasher, poll_succeeded
+from exporter.snapshots import Fleet, TargetState, Watch, labeller, poll_succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ def watch(*dids: str | int, exclude: tuple[str, ...] = (), hash_key: bytes | Non
     )
     return Watch.of(
         Account(name="default", api_key_env="KEY", dids=configured, exclude=exclude),
-        hasher(hash_key) if hash_key else str,
+        labeller(hash_key),
     )
 
 

@@ -41,7 +41,7 @@ GONE = GONE_AFTER + 1.0
 CLOSE = 0.005  # seconds by which the clocks of two processes on one machine may seem to differ
 
 
-def write_config(folder: Path, simulated: Simulated, url: str, **heal: object) -> str:
+def write_config(folder: Path, simulated: Simulated, url: str, interval: str = "250ms", **heal: object) -> str:
     """Write a configuration that heals in a hurry and return the flag that names it."""
     config = {
         "api": {
@@ -49,7 +49,7 @@ def write_config(folder: Path, simulated: Simulated, url: str, **heal: object) -
             "requests_per_minute": 100_000,
             "timeout": "2s",
         },
-        "poll": {"interval": "250ms", "jitter": "0s", "stale_after": "5m"},
+        "poll": {"interval": interval, "jitter": "0s", "stale_after": "5m"},
         "heal": HASTE | heal,
         "store": {"url": url},
         "web": {"listen_address": "127.0.0.1:0"},

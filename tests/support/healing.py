@@ -26,7 +26,7 @@ from exporter.config import Config
 from exporter.errors import Reason, StoreError
 from exporter.heal.controller import Controller, fingerprint
 from exporter.model import Answer, Entry, HealState, Target
-from exporter.snapshots import Fleet, Healing, TargetState, Watch, poll_failed, poll_succeeded
+from exporter.snapshots import Fleet, Healing, TargetState, Watch, poll_failed, poll_succeeded, reviewed
 from exporter.store import Store
 from exporter.store.records import Attempt, DidRecord, Refused, Status
 from exporter.vocobase import RequestBudget, VocobaseClient
@@ -227,8 +227,7 @@ class Replica:
         self.granted: dict[str, Attempt] = {}
         self.shown = Shown()
         self.fleet = Fleet({TARGET: TargetState(TARGET, interval=INTERVAL)})
-        self.watch = Watch.of(self.config.accounts[0])
-        self.print = fingerprint(self.config.accounts[0], KEY, self.config)
+        self._know(self.config)
         self.client = VocobaseClient(
             self.config,
             ACCOUNT,
@@ -253,6 +252,22 @@ class Replica:
         self.controller._thread.shutdown()  # noqa: SLF001 - no threads here
         self.controller._thread = Inline(self)  # type: ignore[assignment] # noqa: SLF001 - the same
         self.runner = world.loop.create_task(self.controller.run())
+
+    def _know(self, config: Config) -> None:
+        self.config = config
+        self.watch = Watch.of(config.accounts[0])
+        self.print = fingerprint(config.accounts[0], KEY, config)
+
+    async def reload(self, config_name: str) -> None:
+        """Go by another configuration, as of now: what was seen before counts no more, as after a restart."""
+        config = config_of(config_name, self.world.url)
+        if config == self.config:
+            return
+        self._know(config)
+        self.born, self.polls, self.under_way = self.world.now, [], None
+        self.fleet = self.fleet.with_target(reviewed(self.fleet.targets[TARGET], self.watch, self.mode))
+        given = {ACCOUNT: self.client}, {ACCOUNT: self.watch}, {ACCOUNT: self.print}
+        await self.controller.reconfigure(config, *given)
 
     @property
     def hung(self) -> bool:

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from exporter.app import build, end, site_of
+from exporter.app import end, site_of
 from exporter.config import Config, Settings, parse_address
+from exporter.parts import Exporter
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.web import Server, create_site, open_sockets
 from tests.support.http import Reply, ask
@@ -98,7 +99,7 @@ def _starting() -> Iterator[Callable[..., Web]]:
             running: list[Server] = []
 
             async def live() -> None:
-                exporter = build(settings, transport=httpx.ASGITransport(app))
+                exporter = Exporter(settings, transport=httpx.ASGITransport(app))
                 exporter.exposition.refresh_own()
                 web.poller = exporter.poller
                 web._loop = asyncio.get_running_loop()  # noqa: SLF001 - it is this one

@@ -7,18 +7,18 @@ import contextlib
 import gc
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from exporter.app import Listening, build, build_fingerprints, end, run_until_stopped, serve
+from exporter.app import Listening, end, run_until_stopped, serve
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings, parse_address
 from exporter.errors import StartupError
 from exporter.heal.controller import Controller
+from exporter.parts import Exporter, build_fingerprints
 from exporter.simulator import SimulatorOptions, create_app, simulator_of
 from exporter.store import Store
 from exporter.web import Server, open_sockets
@@ -161,11 +161,11 @@ async def test_a_part_that_breaks_at_its_end_leaves_the_others_theirs(tmp_path: 
     simulator = listening(server)
     serving = asyncio.create_task(server.serve(list(simulator[1])))
     chosen = settings(tmp_path, simulator)
-    exporter = build(chosen)
+    exporter = Exporter(chosen)
     breaking = Breaking(
         chosen.config,
         Store(chosen.config),
-        exporter.clients,
+        exporter.clients.of_account,
         exporter.poller.watches,
         annotator=exporter.poller,
         observer=exporter.telemetry,
@@ -174,7 +174,7 @@ async def test_a_part_that_breaks_at_its_end_leaves_the_others_theirs(tmp_path: 
     )
     await exporter.controller.stop()
     exporter.poller.listener = breaking
-    exporter = replace(exporter, controller=breaking)
+    exporter.controller = breaking
     await exporter.poller.discover("default")
     (target,) = exporter.poller.fleet.targets
     await exporter.poller.plan({target: 60.0})
@@ -189,7 +189,7 @@ async def test_a_part_that_breaks_at_its_end_leaves_the_others_theirs(tmp_path: 
     (error,) = errors(log)
     assert error["part"] == "healing"
     with pytest.raises(RuntimeError, match="closed"):
-        await exporter.clients["default"].connections(deadline=float("inf"))
+        await exporter.clients.of_account["default"].connections(deadline=float("inf"))
     server.should_exit = True
     await serving
 
