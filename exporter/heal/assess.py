@@ -35,16 +35,16 @@ class Assessment:
 
     decisions: tuple[Decision, ...]
     followed: Mapping[str, Followed]
-    records: Mapping[str, DidRecord]  # that the decisions were made on
-
-    def version(self, number: str) -> int:
-        """Return the version of a DID's record that was decided on."""
-        return self.records[number].version if number in self.records else 0
 
     @property
     def states(self) -> dict[str, HealState]:
         """Where each DID is in its heal."""
         return {decision.number: decision.state for decision in self.decisions}
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be changed in the ledger before something is sent."""
+        return any(decision.action and not isinstance(decision.action, Send) for decision in self.decisions)
 
     @property
     def sends(self) -> list[Send]:
@@ -90,7 +90,7 @@ def assess(
         decisions.append(decision)
         if track != _NEW or decision.state is not HealState.IDLE:
             kept[number] = Followed(track, record.version)
-    return Assessment(tuple(decisions), kept, records)
+    return Assessment(tuple(decisions), kept)
 
 
 def _concerned(

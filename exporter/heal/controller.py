@@ -13,7 +13,7 @@ import hashlib
 import random
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import structlog
 
@@ -32,6 +32,7 @@ from exporter.store.records import (
     Attempt,
     Counts,
     DidRecord,
+    Look,
     Refused,
     Result,
     Status,
@@ -149,6 +150,7 @@ class Controller:
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._seen: dict[Target, _Seen] = {}
         self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
+        self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
         self._thread = DaemonThread("store")
         self._running: dict[int, asyncio.Task[None]] = {}
         self._unrecorded: dict[int, tuple[Attempt, Result]] = {}
@@ -192,12 +194,13 @@ class Controller:
             self._queue.task_done()
             if poll[1].target.account in same:
                 self._queue.put_nowait(poll)
-        for target in [each for each in self._seen if each.account not in after]:
-            del self._seen[target]
+        for target in [each for each in self._newest if each.account not in after]:
+            del self._newest[target]
+            self._seen.pop(target, None)
         for target, seen in list(self._seen.items()):
             if target.account not in same:
                 seen.begin_anew(config.heal.mode)
-                await self._show(target, seen, (), None if config.heal.mode != "off" else {})
+                await self._show(target, seen, (), states=None if config.heal.mode != "off" else {})
 
     async def recall(self, target: Target) -> Known:
         """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.
@@ -215,6 +218,7 @@ class Controller:
 
     def polled(self, before: TargetState, after: TargetState) -> None:
         """Take in a complete poll. One that finds no room goes by unseen, and what it would have confirmed waits."""
+        self._newest[after.target] = after.polls
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait((before, after, self._clock.monotonic()))
 
@@ -252,12 +256,13 @@ class Controller:
                 await self._record(attempt, result)
             await self._prune(now)
             setups = dict(self._setups)
-            facts = {account: await self._facts(setup, account, now) for account, setup in setups.items()}
-            self._unresolved = {account for account, known in facts.items() if known.open}
+            looks = {account: await self._look(setup, account) for account, setup in setups.items()}
+            self._unresolved = {account for account, look in looks.items() if look.account.open}
             for target, seen in list(self._seen.items()):
                 setup = setups.get(target.account)
                 if setup and setup.enabled and self._is_current(setup, target):
-                    await self._show(target, seen, self._held(setup, seen, facts[target.account], now))
+                    look = looks[target.account]
+                    await self._show(target, seen, self._held(setup, seen, look.account), look)
         except StoreError:
             await self._show_down()
 
@@ -294,35 +299,57 @@ class Controller:
         if not setup.enabled and target.account not in self._unresolved:
             await self._show(target, seen, ())
             return
-        found = await self._assess(setup, seen, after, after.snapshot, heard)
-        if found is None or not await self._carry_out(setup, seen, found.decisions):
+        if self._is_overtaken(after, heard):
             return
-        if not setup.enabled:  # what was sent by hand, or before it was switched off, is seen through all the same
-            await self._show(target, seen, ())
-            return
-        held = await self._send(setup, seen, found)
-        sending = {attempt.number: HealState.IN_FLIGHT for attempt in await self._in_flight(setup, target)}
-        if self._is_current(setup, target):
-            await self._show(target, seen, held, found.states | sending)
-
-    async def _assess(
-        self, setup: _Setup, seen: _Seen, after: TargetState, snapshot: Snapshot, heard: float
-    ) -> Assessment | None:
-        """Say what a poll asks to be done; `None` where another configuration came meanwhile."""
-        target, now = after.target, self._clock.time()
-        facts = await self._facts(setup, target.account, now)
-        records, counts = await self._call(self._store.ledger.records, now)
+        look = await self._look(setup, target.account)
         if not self._is_current(setup, target):
-            return None
+            return
+        found = self._assess(setup, seen, after, look=look, heard=heard)
+        if not await self._carry_out(setup, seen, found.decisions):
+            return
+        if setup.enabled:
+            await self._heal_by(setup, seen, found, look)
+        else:  # what was sent by hand, or before it was switched off, is seen through all the same
+            await self._show(target, seen, ())
+
+    def _is_overtaken(self, after: TargetState, heard: float) -> bool:
+        """Whether a poll waited for so long that it is stale, and a newer one of its target waits behind it.
+
+        As after a database that hung: what is judged then is what is true now, and not one old poll after the other.
+        """
+        where = {"account": after.target.account, "connection": after.target.connection}
+        late = self._clock.monotonic() - heard > 2 * after.interval + 1
+        if late and self._newest.get(after.target, 0) > after.polls:
+            self._failures.failed("judging polls in time", "late", "newer ones are judged instead", **where)
+            return True
+        self._failures.worked("judging polls in time", **where)
+        return False
+
+    async def _heal_by(self, setup: _Setup, seen: _Seen, found: Assessment, look: Look) -> None:
+        """Send what a poll asks for and the guards allow, and show where everything is then."""
+        target = seen.view.target
+        if found.changes:
+            look = await self._look(setup, target.account)
+        held = await self._send(setup, seen, found.sends, look)
+        if found.sends:
+            look = await self._look(setup, target.account)
+        if self._is_current(setup, target):
+            in_flight = {Status.CLAIMED, Status.SENT}
+            sending = {each.number: HealState.IN_FLIGHT for each in _here(look, target) if each.status in in_flight}
+            await self._show(target, seen, held, look, found.states | sending)
+
+    def _assess(self, setup: _Setup, seen: _Seen, after: TargetState, *, look: Look, heard: float) -> Assessment:
+        """Say what a complete poll asks to be done."""
+        target, snapshot = after.target, cast("Snapshot", after.snapshot)
         seen.view = replace(
             policy.view_after(
                 seen.view,
                 at=snapshot.at,
                 total=len(snapshot.dids),
                 listed=sum(did.state != MISSING for did in snapshot.dids.values()),
-                unhealthy=_unhealthy(snapshot.dids.values(), counts, target),
+                unhealthy=_unhealthy(snapshot.dids.values(), look.counts, target),
                 config=setup.heal,
-                resumed_at=facts.resumed_at,
+                resumed_at=look.account.resumed_at,
             ),
             interval=after.interval,
         )
@@ -330,11 +357,11 @@ class Controller:
             snapshot,
             setup.watch,
             seen.followed,
-            records,
-            counts,
+            look.records,
+            look.counts,
             config=setup.heal,
             passed=heard - seen.heard if seen.polls == after.polls - 1 else 0.0,
-            now=now,
+            now=self._clock.time(),
         )
         seen.polls, seen.heard, seen.followed = after.polls, heard, found.followed
         seen.complete = after.polls - sum(after.failures.values())
@@ -403,15 +430,15 @@ class Controller:
 
     # Sending
 
-    async def _send(self, setup: _Setup, seen: _Seen, found: Assessment) -> list[policy.Held]:
+    async def _send(self, setup: _Setup, seen: _Seen, sends: list[Send], look: Look) -> list[policy.Held]:
         """Send what the guards allow; return what holds back then."""
-        target, now = seen.view.target, self._clock.time()
-        held = self._held(setup, seen, await self._facts(setup, target.account, now), now)
-        waiting = found.sends
+        target = seen.view.target
+        held, waiting = self._held(setup, seen, look.account), list(sends)
         while waiting and not held and self._is_current(setup, target):
             send = waiting.pop(0)
-            await self._claim(setup, seen, send, found.version(send.number))
-            held = self._held(setup, seen, await self._facts(setup, target.account, now), now)
+            record = look.records.get(send.number)
+            await self._claim(setup, seen, send, record.version if record else 0)
+            held = self._held(setup, seen, (await self._look(setup, target.account)).account)
         self._say_held(seen, held, len(waiting))
         return held
 
@@ -539,9 +566,11 @@ class Controller:
     def _is_current(self, setup: _Setup, target: Target) -> bool:
         return self._setups.get(target.account) is setup
 
-    async def _facts(self, setup: _Setup, account: str, now: float) -> AccountRecord:
-        """Return what all replicas know of an account, and share the pause of its key with them."""
-        facts, budget = await self._call(self._store.ledger.account, account, now), setup.client.budget
+    async def _look(self, setup: _Setup, account: str) -> Look:
+        """Return what all replicas know, and share the pause of the account's key with them."""
+        now, budget = self._clock.time(), setup.client.budget
+        look = await self._call(self._store.ledger.look, account, now)
+        facts = look.account
         if facts.key_paused_until > now:
             budget.pause(facts.key_paused_until - now)
         elif budget.paused_for > 1:
@@ -552,21 +581,16 @@ class Controller:
             and self._polled_since(account, facts.latched_at)
         ):
             await self._call(self._store.ledger.unlatch, account, setup.fingerprint)
-            return await self._call(self._store.ledger.account, account, now)
-        return facts
+            return await self._call(self._store.ledger.look, account, now)
+        return look
 
     def _polled_since(self, account: str, when: float) -> bool:
         return any(target.account == account and seen.view.at > when for target, seen in self._seen.items())
 
-    async def _in_flight(self, setup: _Setup, target: Target) -> list[Attempt]:
-        facts = await self._facts(setup, target.account, self._clock.time())
-        in_flight = {Status.CLAIMED, Status.SENT}
-        return [each for each in facts.open if each.connection == target.connection and each.status in in_flight]
-
     # Showing
 
-    def _held(self, setup: _Setup, seen: _Seen, facts: AccountRecord, now: float) -> list[policy.Held]:
-        ramp_start = self._started[facts.account]
+    def _held(self, setup: _Setup, seen: _Seen, facts: AccountRecord) -> list[policy.Held]:
+        ramp_start, now = self._started[facts.account], self._clock.time()
         return [
             *policy.account_guards(facts, setup.heal, now, ramp_start=ramp_start, observing=setup.observing),
             *policy.target_guards(seen.view, setup.heal, now),
@@ -591,18 +615,17 @@ class Controller:
         target: Target,
         seen: _Seen,
         held: Iterable[policy.Held],
+        look: Look | None = None,
         states: Mapping[str, HealState] | None = None,
     ) -> None:
+        """Show what holds a target's heals back; `look` also how many there are, `states` also where each DID is."""
         seen.held = tuple(held)
         guards = frozenset(guard for guard, _ in seen.held)
-        if self._heal.mode != "off" and self._up and Guard.STORE not in guards:
-            now = self._clock.time()
-            facts = await self._call(self._store.ledger.account, target.account, now)
-            records, _ = await self._call(self._store.ledger.records, now)
-            here = [each for each in records.values() if each.connection == target.connection]
+        if look:
+            here = [each for each in look.records.values() if each.connection == target.connection]
             seen.healing = replace(
                 seen.healing,
-                in_flight=sum(each.connection == target.connection for each in facts.open),
+                in_flight=len(_here(look, target)),
                 quarantined=sum(each.state is HealState.QUARANTINED for each in here),
             )
         seen.healing = replace(seen.healing, blocked=guards)
@@ -647,6 +670,11 @@ def _target(seen: Mapping[Target, _Seen], attempt: Attempt) -> Target:
     where = (attempt.account, attempt.connection)
     known = (target for target in seen if (target.account, target.connection) == where)
     return next(known, Target(*where))
+
+
+def _here(look: Look, target: Target) -> list[Attempt]:
+    """Return the open attempts on a target's DIDs."""
+    return [each for each in look.account.open if each.connection == target.connection]
 
 
 def _unhealthy(dids: Iterable[Any], counts: Mapping[str, Counts], target: Target) -> int:

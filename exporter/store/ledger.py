@@ -16,7 +16,19 @@ from sqlalchemy import delete, func, or_, select, true, update
 
 from exporter.model import HealState, Outcome
 from exporter.store.engine import transaction
-from exporter.store.records import HOUR, LATE, AccountRecord, Attempt, Counts, DidRecord, Refused, Result, Status, Wish
+from exporter.store.records import (
+    HOUR,
+    LATE,
+    AccountRecord,
+    Attempt,
+    Counts,
+    DidRecord,
+    Look,
+    Refused,
+    Result,
+    Status,
+    Wish,
+)
 from exporter.store.rows import EVERYBODY, account_row, dialect, lock, upsert
 from exporter.store.tables import heal_accounts, heal_attempts, heal_dids, replicas
 
@@ -53,9 +65,12 @@ class Ledger:
         Those of all accounts: a number is one number, whichever accounts see it.
         """
         with transaction(self._engine) as connection:
-            rows = connection.execute(select(heal_dids)).mappings()
-            records = {row["number"]: _record(row) for row in rows}
-            return records, self._counts(connection, true(), records, now)
+            return self._records(connection, now)
+
+    def look(self, account: str, now: float) -> Look:
+        """Return what `account` and `records` do, as of one moment."""
+        with transaction(self._engine) as connection:
+            return Look(_account(connection, account, now), *self._records(connection, now))
 
     def history(self, number: str | None = None, limit: int = 1000) -> list[Attempt]:
         """Return attempts, newest first."""
@@ -283,6 +298,11 @@ class Ledger:
             return count
 
     # Inside a transaction
+
+    def _records(self, connection: Connection, now: float) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
+        rows = connection.execute(select(heal_dids)).mappings()
+        records = {row["number"]: _record(row) for row in rows}
+        return records, self._counts(connection, true(), records, now)
 
     def _facts(
         self, connection: Connection, account: str, number: str, now: float, but: int | None = None

@@ -109,6 +109,15 @@ class AccountRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the ledger tells: the facts of an account, and of the DIDs of all accounts, by number."""
+
+    account: AccountRecord
+    records: Mapping[str, DidRecord]
+    counts: Mapping[str, Counts]  # the attempts that count
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of a request, as the executor saw it."""
 

@@ -27,7 +27,7 @@ Routes = dict[str, frozenset[str]]
 
 def in_the_code() -> Routes:
     exporter = Exporter(Settings(Config(), {"default": SecretStr("rg_live_MadeUp")}))
-    app = create_site(site_of(exporter))
+    app = create_site(site_of(exporter, exporter.poller.tick))  # with all that a flag may add
     exporter.poller.close()
     found: Routes = {}
     for route in app.routes:

@@ -10,6 +10,7 @@ import pytest
 from exporter.errors import Reason
 from exporter.exposition import FAMILIES
 from exporter.model import COUNTED, KNOWN_STATES, Anomaly, Guard, HealState, Target
+from exporter.shards import ALL
 from exporter.telemetry import Telemetry
 from tests.support.markdown import ROOT, below, codes, pages, read, rows, sections
 
@@ -36,6 +37,7 @@ def in_the_code() -> Metrics:
     telemetry.request_done("a", "voicelink/sync", "200", 1.0)  # a family with labels shows them in a series
     telemetry.healed(Target("a"), 1.0)
     telemetry.watch_budget("a", lambda: 1.0)
+    telemetry.sharded(ALL)
     for metric in telemetry.registry.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         labels = {label for sample in metric.samples for label in sample.labels} - {"le"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -355,6 +356,26 @@ async def test_a_store_that_has_just_failed_does_not_hold_up_one_target_after_th
     await bench.clock.advance(10)
     await bench.controller.recall(bench.target)
     assert len(bench.said("store works again")) == 1
+
+
+async def test_after_a_store_that_hung_what_is_true_now_is_judged_and_every_change_is_kept(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start()
+    number = bench.simulator.numbers[0]
+    await bench.rounds(2)
+    released = threading.Event()
+    bench.controller._thread.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
+    for issues in (["NO_BOT"], [], ["NO_BOT"], [], []):
+        bench.simulator.set_did(number, issues=issues)
+        await bench.clock.advance(60.0)
+        await bench.drive(asyncio.ensure_future(bench.poller.poll(bench.target)))
+    released.set()
+    await bench.controller.settle()
+    assert [each.new for each in bench.store.history.of(number)] == ["READY", "NO_BOT", "READY", "NO_BOT", "READY"]
+    assert len(bench.said("judging polls in time failed")) == 1
+    assert bench.said("judging polls in time works again")[0]["failures"] == 2
+    assert bench.sent == 0
 
 
 async def test_polls_that_find_no_room_in_the_queue_go_by_unseen(start: Callable[..., Any]) -> None:
