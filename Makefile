@@ -23,7 +23,7 @@ stack: $(VENV)/run.stamp system
 	$(BIN)/python tools/stack.py $(ARGS)
 
 test: $(VENV)/dev.stamp system
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

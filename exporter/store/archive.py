@@ -25,8 +25,10 @@ class Archive:
     Opens nothing: where the store wasn't opened yet, or doesn't answer, every method raises `StoreError`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, within: float = ANSWER_WITHIN) -> None:
+        """`within` is how many seconds a look may take."""
         self._store = store
+        self._within = within
         self._thread = DaemonThread("archive")
         self._waiting = 0
 
@@ -51,10 +53,10 @@ class Archive:
         work: asyncio.Future[Any] = asyncio.wrap_future(self._thread.submit(read))
         work.add_done_callback(self._done)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(self._within):
                 answer: T = await asyncio.shield(work)
         except TimeoutError:
-            raise StoreError(f"the store does not answer within {ANSWER_WITHIN:g} s") from None
+            raise StoreError(f"the store does not answer within {self._within:g} s") from None
         return answer
 
     def _done(self, work: asyncio.Future[Any]) -> None:

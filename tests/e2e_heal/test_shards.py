@@ -45,7 +45,7 @@ def test_shards_and_replicas_share_the_work_and_no_heal(tmp_path: Path) -> None:
         ExitStack() as stack,
     ):
         url = server.url(server.create())
-        flag = write_config(tmp_path, simulated, url, interval="2s", probation="10m", verify_within="5m")
+        flag = write_config(tmp_path, simulated, url, interval="3s", probation="10m", verify_within="5m")
         env = environment_of(simulated)
         numbers = sorted(simulated.control("GET", "fleet")["dids"])
         pods = [
