@@ -216,15 +216,15 @@ class Poller:
             return True
         listed, settled = await self._list(account, client)
         configured = self._accounts.get(account)
-        if configured is None or not self._is_still(configured, client):
+        if configured is None:
             return False
         known = _targets(configured, listed, self._known.get(account, ()))
         targets = tuple(target for target in known if self._owns(target))
         before = tuple(state.target for state in self.fleet.of_account(account))
         fresh = {target: await self._first_state(target) for target in targets if target not in before}
         async with self._turn:
-            if not self._is_still(configured, client):
-                return False
+            if self._accounts.get(account) != configured or self._clients.get(account) is not client:
+                return False  # another configuration came meanwhile
             self._known[account] = known
             fleet = self.fleet
             for target in before:
@@ -243,10 +243,6 @@ class Poller:
         self._say_inactive(configured, listed)
         self._log_targets(before, targets)
         return settled
-
-    def _is_still(self, account: Account, client: VocobaseClient) -> bool:
-        """Whether an account is what it was, or another configuration came meanwhile."""
-        return self._accounts.get(account.name) == account and self._clients.get(account.name) is client
 
     def _owns(self, target: Target) -> bool:
         return self._shard.owns(target, together=bool(self._accounts[target.account].dids))

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from exporter.clock import SystemClock
 from exporter.config import Config, Settings
 from exporter.errors import ConfigError
 from exporter.parts import Clients, Exporter
@@ -16,6 +17,7 @@ from exporter.shards import Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry
 from exporter.vocobase.budget import Priority
+from tests.support.api import LONG, served_simulator
 from tests.support.clock import ManualClock, settle
 
 if TYPE_CHECKING:
@@ -92,20 +94,23 @@ async def test_shards_divide_a_budget(per_minute: int, total: int, each: int) ->
 
 
 async def test_a_client_that_nobody_needs_is_closed_when_its_request_is_over() -> None:
-    world = World()
-    client = world.use(settings_of({"a": ONE})).of_account["a"]
-    world.simulator.add_fault("latency:sync:seconds=5")
-    asking = asyncio.create_task(client.sync(world.simulator.connection_ids[0], deadline=FAR))
-    await settle()
-    world.use(settings_of({"a": TWO}))
-    await settle()
-    assert not asking.done()
-    await world.clock.advance(5)
-    assert b'"success"' in await asking
-    await settle()
-    with pytest.raises(RuntimeError, match="closed"):
-        await client.sync(None, deadline=FAR)
-    await world.clients.close()
+    async with served_simulator(rate_limit=0) as (simulator, base_url):  # a pool that closes hangs up for real
+        clients = Clients(Telemetry(), SystemClock())
+        one, two = (settings_of({"a": key}, api={"base_url": base_url}) for key in (ONE, TWO))
+        clients.use(one, clients.prepare(one))
+        client = clients.of_account["a"]
+        simulator.add_fault("latency:sync:seconds=0.3,count=1")
+        asking = asyncio.create_task(client.sync(simulator.connection_ids[0], deadline=FAR))
+        async with asyncio.timeout(LONG):
+            while not simulator.requests("sync"):  # noqa: ASYNC110 - the simulator has no event to wait for
+                await asyncio.sleep(0.005)
+        clients.use(two, clients.prepare(two))
+        assert b'"success"' in await asking
+        assert len(simulator.requests("sync")) == 1
+        await settle()
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.sync(None, deadline=FAR)
+        await clients.close()
 
 
 async def test_what_still_retires_at_the_end_is_closed_too() -> None:

@@ -197,10 +197,11 @@ class Controller:
         for target in [each for each in self._newest if each.account not in after]:
             del self._newest[target]
             self._seen.pop(target, None)
-        for target, seen in list(self._seen.items()):
-            if target.account not in same:
-                seen.begin_anew(config.heal.mode)
-                await self._show(target, seen, (), states=None if config.heal.mode != "off" else {})
+        began_anew = [(target, seen) for target, seen in self._seen.items() if target.account not in same]
+        for _, seen in began_anew:
+            seen.begin_anew(config.heal.mode)
+        for target, seen in began_anew:
+            await self._show(target, seen, (), states=None if config.heal.mode != "off" else {})
 
     async def recall(self, target: Target) -> Known:
         """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.

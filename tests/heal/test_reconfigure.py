@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 from exporter.config import Config
@@ -124,20 +125,61 @@ async def test_an_answer_that_comes_after_a_change_is_recorded(start: Callable[.
     assert (attempt.status, attempt.http_status) == (Status.VERIFYING, 200)
 
 
-async def test_a_claim_of_the_old_configuration_is_not_sent_under_the_new_one(start: Callable[..., Any]) -> None:
-    bench: Bench = await start()
-    number = bench.simulator.numbers[0]
-    bench.simulator.set_did(number, issues=["NO_BOT"])
+async def claimed_and_waiting(bench: Bench) -> None:
+    """Get to the point where a heal is claimed and waits for its place in the budget."""
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
     await bench.rounds(1)
     bench.simulator.add_fault("latency:sync:seconds=0.2,count=1")
-    await next_poll(bench, lambda: bench.client.budget.pause(1.0))  # what is claimed waits for its place
+    await next_poll(bench, lambda: bench.client.budget.pause(1.0))
     await until(lambda: len(bench.attempts()) == 1)
     assert bench.attempts()[0].status is Status.CLAIMED
-    await reconfigure(bench, dids=[{"did_number": number, "heal": False}])
+
+
+async def test_a_claim_of_the_old_configuration_is_not_sent_under_the_new_one(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    await claimed_and_waiting(bench)
+    await reconfigure(bench, dids=[{"did_number": bench.simulator.numbers[0], "heal": False}])
     await bench.clock.advance(2.0)
     await bench.controller.settle()
     assert bench.sent == 0
     assert bench.attempts()[0].outcome is Outcome.NOT_SENT
+
+
+async def test_a_claim_on_an_account_that_is_gone_is_not_sent(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    await claimed_and_waiting(bench)
+    await bench.controller.reconfigure(Config.model_validate({}), {}, {}, {})
+    await bench.clock.advance(2.0)
+    await bench.controller.settle()
+    assert bench.sent == 0
+    assert bench.attempts()[0].outcome is Outcome.NOT_SENT
+
+
+async def test_a_claim_is_sent_when_the_new_configuration_is_the_same(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    await claimed_and_waiting(bench)
+    await reconfigure(bench)
+    await bench.clock.advance(2.0)
+    await bench.controller.settle()
+    assert bench.sent == 1
+
+
+async def test_a_poll_that_waits_is_not_judged_by_a_configuration_that_it_was_not_made_for(
+    start: Callable[..., Any],
+) -> None:
+    hasty = {"confirm_polls": 1, "confirm_for": "0s"}
+    bench: Bench = await start(hasty)
+    await bench.rounds(1)
+    released = threading.Event()
+    bench.controller._thread.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    for _ in range(2):  # one is being judged, one waits
+        await bench.clock.advance(1.0)
+        await bench.drive(asyncio.ensure_future(bench.poller.poll(bench.target)))
+    await reconfigure(bench, hasty, exclude=[bench.simulator.numbers[0]])
+    released.set()
+    await bench.controller.settle()
+    assert bench.attempts() == []
 
 
 async def test_an_account_that_is_gone_is_forgotten_and_its_polls_with_it(start: Callable[..., Any]) -> None:
