@@ -24,16 +24,18 @@ from exporter.scheduler import Scheduler
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
-from exporter.web import Server, Site, create_site, open_sockets
+from exporter.web import Security, Server, Site, create_site, name_of, open_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from pydantic import SecretStr
 
     from exporter.config import Settings
 
 HEAL_TICK: Final = timedelta(seconds=10)
+LOOK: Final = timedelta(seconds=1)
 STOP_WITHIN: Final = 8.0  # seconds from the signal to the end, whatever hangs
 
 log = structlog.stdlib.get_logger(__name__)
@@ -121,12 +123,18 @@ Listening = tuple[Server, Sequence[socket]]
 Task = asyncio.Task[None]
 
 
-async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None:
-    """Run the daemon until SIGTERM or SIGINT; servers `beside` it live as long. Raises `StartupError`."""
-    sockets = open_sockets(settings.config.web.listen_address)
+async def serve(settings: Settings, *, beside: Sequence[Listening] = (), web_file: Path | None = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT; servers `beside` it live as long.
+
+    `web_file` is the web configuration. Raises `ConfigError` for that, and `StartupError`.
+    """
+    security = Security(web_file, SystemClock())
+    sockets = open_all(settings.config.web.listen_address)
     exporter = build(settings)
+    security.report_to(exporter.telemetry.web_config_read)
+    exporter.scheduler.add_chore("look at the web configuration", LOOK, security.look)
     exporter.exposition.refresh_own()
-    site = create_site(Site(settings.config, exporter.poller, exporter.exposition))
+    site = security.around(create_site(Site(settings.config, exporter.poller, exporter.exposition)))
     gc.freeze()  # what is there now stays: no use in walking it at every collection
 
     @contextlib.asynccontextmanager
@@ -143,8 +151,9 @@ async def serve(settings: Settings, *, beside: Sequence[Listening] = ()) -> None
                     await end(exporter)
             with _survived("poller"):
                 exporter.poller.close()
+            security.close()
 
-    await run_until_stopped([(Server(site), sockets), *beside], polling())
+    await run_until_stopped([(Server(site, **security.server_options), sockets), *beside], polling())
 
 
 async def run_until_stopped(
@@ -194,7 +203,7 @@ def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
         "started",
         version=__version__,
         accounts=len(config.accounts),
-        addresses=",".join("{}:{}".format(*sock.getsockname()[:2]) for sock in sockets),
+        addresses=",".join(map(name_of, sockets)),
     )
 
 
