@@ -30,6 +30,7 @@ DRAIN: Final = 3.0  # seconds that running requests have at the end
 class GuardedProtocol(H11Protocol):
     """HTTP/1.1 in which nobody can hold a connection without sending its headers and taking its answers in time."""
 
+    handshake_timeout = HANDSHAKE_TIMEOUT
     header_timeout = HEADER_TIMEOUT
     take_timeout = TAKE_TIMEOUT
     _deadline: asyncio.TimerHandle | None = None
@@ -124,10 +125,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, as uvicorn does, but give TLS a bound of ours: nobody holds a connection by half a handshake."""
         config = self.config
-        protocol = functools.partial(
-            cast("Any", config.http_protocol_class), config=config, server_state=self.server_state, app_state={}
-        )
-        shake, goodbye = (HANDSHAKE_TIMEOUT, TAKE_TIMEOUT) if config.ssl else (None, None)
+        kind = cast("type[GuardedProtocol]", config.http_protocol_class)
+        protocol = functools.partial(kind, config=config, server_state=self.server_state, app_state={})
+        shake, goodbye = (kind.handshake_timeout, kind.take_timeout) if config.ssl else (None, None)
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(

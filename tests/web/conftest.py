@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from exporter.app import build_poller
 from exporter.clock import SystemClock
-from exporter.config import Config, Settings, parse_address
+from exporter.config import Config, Settings, parse_listen_address
 from exporter.exposition import Exposition
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry
@@ -92,6 +92,7 @@ def _starting() -> Iterator[Callable[..., Web]]:
             *,
             polled: bool = True,
             interval: float = 60,
+            listen: str = "127.0.0.1:0",
             server: dict[str, Any] | None = None,
             **options: Any,  # noqa: ANN401 - any of the simulator's
         ) -> Web:
@@ -116,8 +117,8 @@ def _starting() -> Iterator[Callable[..., Web]]:
                 exposition.refresh_own()
                 web.poller = build_poller(settings, {"default": client}, exposition, clock)
                 web._loop = asyncio.get_running_loop()  # noqa: SLF001 - it is this one
-                sockets = open_sockets(parse_address("127.0.0.1:0"))
-                web.port = sockets[0].getsockname()[1]
+                sockets = open_sockets(parse_listen_address(listen))
+                web.port = 0 if listen.startswith("unix:") else sockets[0].getsockname()[1]
                 running.append(Server(create_site(Site(settings.config, web.poller, exposition)), **(server or {})))
                 ready.set()
                 await running[0].serve(list(sockets))
