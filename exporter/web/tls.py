@@ -24,7 +24,7 @@ _MODES: Final = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 _VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-_MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
+_MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
 class Connection(ssl.SSLObject):
@@ -156,7 +156,7 @@ def _load_certificate(context: ssl.SSLContext, pem: Mapping[str, str], tls: TlsS
         if error.reason in _MISMATCHES:
             return [(for_key, "is not the key of the certificate")]
         which = for_cert if error.reason and error.reason.startswith(("EE_", "CA_")) else for_key
-        return [(which, f"can't be used: OpenSSL says {error.reason or 'no more than that'}")]
+        return [(which, f"can't be used{f': OpenSSL says {error.reason}' if error.reason else ''}")]
     return []
 
 
