@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -19,6 +18,7 @@ from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 TLS13_SUITES: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 TLS12_SUITES: Final = {  # by the name that the format knows: OpenSSL's
@@ -246,8 +246,3 @@ def _suite_problems(tls: TlsServer) -> Iterator[tuple[str, str]]:
 def _rate_problems(limit: RateLimit) -> Iterator[tuple[str, str]]:
     if limit.interval and not limit.burst:
         yield "rate_limit.burst", "is required, and at least 1: without it no request would be answered"
-
-
-def resolved(path: Path, name: str) -> Path:
-    """Return where a file is that the web configuration at `path` names."""
-    return Path(path).parent / name

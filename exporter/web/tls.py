@@ -24,6 +24,7 @@ _MODES: Final = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 _VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_ENCRYPTED: Final = ("BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED")
 _MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
@@ -145,7 +146,7 @@ def _load_certificate(context: ssl.SSLContext, pem: Mapping[str, str], tls: TlsS
         problems.append((for_cert, "holds no certificate in PEM form"))
     if key is not None and "PRIVATE KEY-----" not in key:
         problems.append((for_key, "holds no private key in PEM form"))
-    elif key is not None and "ENCRYPTED" in key:
+    elif key is not None and any(mark in key for mark in _ENCRYPTED):
         problems.append((for_key, "is encrypted, and nobody is there to ask for the passphrase; decrypt it"))
     if problems or cert is None or key is None:
         return problems
@@ -187,6 +188,7 @@ def _as_file(pem: str) -> Iterator[str]:
 
 
 def _nameless() -> IO[bytes]:
-    if hasattr(os, "memfd_create"):
+    try:
         return os.fdopen(os.memfd_create("voicelink-exporter"), "w+b")
-    return tempfile.TemporaryFile()
+    except (AttributeError, OSError):  # not on Linux, or not allowed there
+        return tempfile.TemporaryFile()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -161,6 +162,16 @@ def test_beyond_the_limit_of_connections_the_answer_is_503(secured: Callable[...
             stack.enter_context(connecting())
         until(lambda: status() == 503, "all of them are accepted")
     until(lambda: status() == 200, "the server sees that they are gone")
+
+
+def test_who_never_says_goodbye_is_not_waited_for(start: Start, tmp_path: Path) -> None:
+    web = start(polled=False, server={"http": Impatient, **server_options(tmp_path)})
+    started = time.monotonic()
+    with encrypted(connect(web.port)) as sock, socket.socket(fileno=os.dup(sock.fileno())) as raw:
+        raw.settimeout(10)
+        while raw.recv(4096):  # beneath TLS, so that nothing is answered to what TLS says
+            pass
+    assert 0.3 < time.monotonic() - started < 3
 
 
 class Hasty(GuardedProtocol):

@@ -168,7 +168,8 @@ async def test_a_foreign_page_changes_nothing(method: str) -> None:
         "null",
         "https://exporter.example",
         "https://exporter.example:10880.evil",
-        "[",
+        "http://[",
+        "http://é",
     ):
         status, _, body = await ask(PLAIN, "/-/reload", method, HOST, ("Origin", origin))
         assert status == 403

@@ -137,6 +137,12 @@ def test_certificate_and_key_may_stand_in_the_file(opened: Callable[..., Securit
     assert security.server_options
 
 
+def test_certificate_and_key_may_be_one_file(opened: Callable[..., Security], tmp_path: Path) -> None:
+    both = [(tmp_path / f"server.{end}").read_text() for end in ("key", "crt")]
+    (tmp_path / "both.pem").write_text("".join(both))
+    assert opened("tls_server_config: {cert_file: both.pem, key_file: both.pem}\n").server_options
+
+
 def test_names_of_files_are_relative_to_the_folder_of_the_file(
     opened: Callable[..., Security], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
