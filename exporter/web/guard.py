@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from starlette.responses import PlainTextResponse
 
-from exporter.web.passwords import BusyError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
     from typing import Any
@@ -85,16 +83,13 @@ async def _refusal(rules: Rules, scope: Scope) -> PlainTextResponse | None:
         return _refused(403, "Refused: the page that sent this request comes from elsewhere.")
     if rules.users is None:
         return None
-    try:
-        said = _values(scope, b"authorization")
-        allowed = len(said) == 1 and await rules.users.may_enter(said[0])
-    except BusyError:
+    said = _values(scope, b"authorization")
+    allowed = await rules.users.may_enter(said[0]) if len(said) == 1 else False
+    if allowed is None:
         return _refused(503, "Too many passwords wait to be checked.", {"Retry-After": "1"})
-    return (
-        None
-        if allowed
-        else _refused(401, "Unauthorized: a user and password are needed.", {"WWW-Authenticate": CHALLENGE})
-    )
+    if allowed:
+        return None
+    return _refused(401, "Unauthorized: a user and password are needed.", {"WWW-Authenticate": CHALLENGE})
 
 
 def _refused(status: int, text: str, headers: Mapping[str, str] | None = None) -> PlainTextResponse:

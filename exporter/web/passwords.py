@@ -27,10 +27,6 @@ _BASIC: Final = re.compile(rb"basic +([A-Za-z0-9+/]+=*) *", re.IGNORECASE)
 _ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class BusyError(Exception):
-    """So many passwords wait to be checked that this one has to come again."""
-
-
 class PasswordChecker:
     """Does the work of bcrypt in threads of its own, so that wrong passwords, however many, hold nothing else up."""
 
@@ -42,17 +38,17 @@ class PasswordChecker:
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, None] = OrderedDict()
 
-    async def is_right(self, user: bytes, hashed: bytes, password: bytes, *, counts: bool = True) -> bool:
+    async def is_right(self, user: bytes, hashed: bytes, password: bytes, *, counts: bool = True) -> bool | None:
         """Tell whether a password fits a hash. Where it does not count, the answer is no after the same work.
 
-        Only right ones are remembered. Raises `BusyError`.
+        `None`: so many passwords wait that this one has to come again. Only right ones are remembered.
         """
         mark = self.mark(user, hashed, password)
         if mark in self._right:
             self._right.move_to_end(mark)
             return True
         if self._waiting >= self.most_waiting:
-            raise BusyError
+            return None
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
@@ -90,8 +86,8 @@ class Users:
         self._made_up = [_made_up(hashed) for hashed in sorted(hashes.values())]
         self._key = hashlib.sha256("\n".join(sorted(hashes.values())).encode()).digest()
 
-    async def may_enter(self, authorization: bytes) -> bool:
-        """Tell whether an `Authorization` header names a user and the right password. Raises `BusyError`."""
+    async def may_enter(self, authorization: bytes) -> bool | None:
+        """Tell whether an `Authorization` header names a user and the right password. `None`: it has to come again."""
         found = credentials(authorization)
         if found is None:
             return False

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from exporter.config import WebFile, load_web_file
 from exporter.config.web_file import CURVES, TLS12_SUITES, TLS13_SUITES
 from exporter.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "web-config.example.yml"
 HASH = "$2b$10$nAmM7zfhkF0yi2V5s8kMTeZ3AmWeQ5HLNnCg1xTznPDUj9kE0y3H2"
@@ -188,42 +181,3 @@ def test_the_example_loads_as_it_is_and_with_every_example_taken_into_use(tmp_pa
     tls = file.tls_server_config
     assert tls
     assert tls.model_fields_set == type(tls).model_fields.keys() - {"cert", "key", "client_ca"}
-
-
-KEYS = ["tls_server_config", "basic_auth_users", "http_server_config", "rate_limit", "headers", "interval", "cert_file"]
-TOLD = ["client_auth_type", "client_allowed_sans", "min_version", "cipher_suites", "curve_preferences", "key", "cert"]
-TEXTS = st.text(max_size=12) | st.sampled_from([*KEYS, *TOLD, HASH, "TLS13", "TLS10", "RequestClientCert", "0", "\0"])
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.binary(max_size=4) | st.dates()
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=4), max_leaves=12
-)
-
-
-@settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(KEYS[:4]) | TEXTS, VALUES | st.dictionaries(TEXTS, VALUES, max_size=5)))
-def test_any_mapping_is_taken_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: Mapping[object, object]
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.yml"
-    with path.open("w", encoding="utf-8") as stream:
-        YAML(typ="safe", pure=True).dump(data, stream)
-    taken_or_refused(path)
-
-
-@settings(deadline=None)
-@given(st.text() | st.lists(st.sampled_from([*KEYS, *TOLD, ": ", "{", "}", "[", "\n  ", "\n", "- ", "&a ", "*a", "!"])))
-def test_any_text_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str | list[str]) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.yml"
-    path.write_bytes("".join(text).encode(errors="surrogatepass"))
-    taken_or_refused(path)
-
-
-def taken_or_refused(path: Path) -> None:
-    try:
-        load_web_file(path)
-    except ConfigError as error:
-        refused = error.problems
-    else:
-        return
-    assert refused
-    assert all(problem.startswith(str(path)) for problem in refused)

@@ -65,7 +65,7 @@ def problems(opened: Callable[..., Security], text: str, folder: Path) -> list[s
 
 async def lets_in(security: Security, password: str) -> bool:
     assert security.rules.users
-    return await security.rules.users.may_enter(b"Basic " + base64.b64encode(f"alice:{password}".encode()))
+    return True is await security.rules.users.may_enter(b"Basic " + base64.b64encode(f"alice:{password}".encode()))
 
 
 def user(password: str) -> str:
