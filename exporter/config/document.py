@@ -43,8 +43,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: can't be read: {error.strerror or 'no such file'}"]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start})"]) from None
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False  # YAML allows it, and the warning would go past the log
     try:
-        data = YAML(typ="safe", pure=True).load(text)
+        data = yaml.load(text)
     except DuplicateKeyError as error:
         raise ConfigError([f"{path}{_line(error, text)}: the same key stands twice in one mapping"]) from None
     except YAMLError as error:

@@ -164,6 +164,11 @@ def test_every_secret_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_an_anchor_may_be_used_again(tmp_path: Path) -> None:
+    path = written(tmp_path, "poll: {interval: &a 1m, jitter: &a 2s, stale_after: 1h}\napi: {timeout: *a}\n")
+    assert load_settings(path, ENV).config.api.timeout.total_seconds() == 2
+
+
 def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "web: {listen_address: ':1'}\napi: {timeout: 1s}\npoll: {interval: 10s}\n")
     environ = {**ENV, "VOICELINK_WEB_LISTEN_ADDRESS": ":2", "VOICELINK_API_TIMEOUT": "2s"}
