@@ -281,12 +281,12 @@ def test_certificates_are_exchanged_under_traffic_without_a_failed_request(tmp_p
         threads = [threading.Thread(target=scrape) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for number in range(1, 4):
+        for number in range(1, 3):
             until(lambda expected=number: len(seen) == expected, "the certificate is in use")  # type: ignore[misc]
             pair = issue(tmp_path, "next")
             pair.cert.replace(tmp_path / "server.crt")
             pair.key.replace(tmp_path / "server.key")
-        until(lambda: len(seen) == 4, "the last certificate is in use")
+        until(lambda: len(seen) == 3, "the last certificate is in use")
         done.set()
         for thread in threads:
             thread.join()
@@ -347,13 +347,11 @@ def test_several_addresses_and_a_unix_socket_at_once(tmp_path_factory: pytest.Te
                 assert curl("http://x/-/healthy", "--unix-socket", path).status == 200
             else:
                 assert curl(f"http://{name}/-/healthy").status == 200
-            assert run("healthcheck", f"--web.listen-address={name}").code == 0
         assert run("healthcheck", env={"VOICELINK_WEB_LISTEN_ADDRESS": f"unix:{path},127.0.0.1:1"}).code == 0
         second = run("serve", f"--web.listen-address=unix:{path}", env=NOBODY)
         assert second.code == 2
         assert second.err.endswith(f"can't listen on unix:{path}: Address already in use\n")
     assert not path.exists()
-    assert run("healthcheck", f"--web.listen-address=unix:{path}").code == 1
 
 
 def test_a_file_that_is_wrong_from_the_start_is_refused_problem_by_problem(tmp_path: Path) -> None:
@@ -382,4 +380,3 @@ def test_healthcheck_over_tls(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         assert run("healthcheck", flags[1]).code == 1  # in the clear
         file.write_text("nonsense")
         assert run("healthcheck", *flags).code == 0
-    assert run("healthcheck", *flags).code == 1
