@@ -8,6 +8,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, Final
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from exporter import __version__
+from exporter.clock import SystemClock
 from exporter.errors import ConfigError, StartupError
 from exporter.parts import Exporter
 from exporter.shards import ALL, Shard
-from exporter.web import Server, Site, create_site, open_sockets
+from exporter.web import Security, Server, Site, create_site, name_of, open_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from exporter.config import Settings
 
+LOOK: Final = timedelta(seconds=1)  # between two looks at the files of the web configuration
 STOP_WITHIN: Final = 8.0  # seconds from the signal to the end, whatever hangs
 
 log = structlog.stdlib.get_logger(__name__)
@@ -38,12 +42,13 @@ class Options:
     """What the command line says of the daemon beyond its configuration.
 
     `load` reads the configuration anew, for a reload; without it there is none. `lifecycle` lets it be asked for over
-    HTTP, too.
+    HTTP, too. `web_file` is the web configuration.
     """
 
     load: Callable[[], Settings] | None = None
     lifecycle: bool = False
     shard: Shard = ALL
+    web_file: Path | None = None
 
 
 DEFAULTS: Final = Options()
@@ -63,12 +68,18 @@ def site_of(exporter: Exporter, reload: Callable[[], Awaitable[None]] | None = N
 
 
 async def serve(settings: Settings, options: Options = DEFAULTS, *, beside: Sequence[Listening] = ()) -> None:
-    """Run the daemon until SIGTERM or SIGINT; servers `beside` it live as long. Raises `StartupError`."""
-    sockets = open_sockets(settings.config.web.listen_address)
+    """Run the daemon until SIGTERM or SIGINT; servers `beside` it live as long.
+
+    Raises `ConfigError` for the web configuration, and `StartupError`.
+    """
+    security = Security(options.web_file, SystemClock())
+    sockets = open_all(settings.config.web.listen_address)
     exporter = Exporter(settings, shard=options.shard)
+    security.report_to(exporter.telemetry.web_config_read)
+    exporter.scheduler.add_chore("look at the web configuration", LOOK, security.look)
     exporter.exposition.refresh_own()
-    reload = partial(exporter.reload, options.load) if options.load else None
-    site = create_site(site_of(exporter, reload if options.lifecycle else None))
+    reload = partial(exporter.reload, options.load, security.reread) if options.load else None
+    site = security.around(create_site(site_of(exporter, reload if options.lifecycle else None)))
     gc.freeze()  # what is there now stays: no use in walking it at every collection
 
     @contextlib.asynccontextmanager
@@ -85,8 +96,9 @@ async def serve(settings: Settings, options: Options = DEFAULTS, *, beside: Sequ
                     await end(exporter)
             with _survived("poller"):
                 exporter.poller.close()
+            security.close()
 
-    await run_until_stopped([(Server(site), sockets), *beside], polling(), reload)
+    await run_until_stopped([(Server(site, **security.server_options), sockets), *beside], polling(), reload)
 
 
 async def run_until_stopped(
@@ -138,7 +150,7 @@ def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
         "started",
         version=__version__,
         accounts=len(config.accounts),
-        addresses=",".join("{}:{}".format(*sock.getsockname()[:2]) for sock in sockets),
+        addresses=",".join(map(name_of, sockets)),
     )
 
 

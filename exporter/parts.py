@@ -143,8 +143,8 @@ class Exporter:
         self.scheduler.add_chore("look after heals", HEAL_TICK, self.controller.tick)
         self._reloading = asyncio.Lock()
 
-    async def reload(self, load: Callable[[], Settings]) -> None:
-        """Go by what `load` returns, whole or not at all.
+    async def reload(self, load: Callable[[], Settings], also: Callable[[], None] = lambda: None) -> None:
+        """Go by what `load` returns, whole or not at all; `also` reads what else there is, and may refuse.
 
         Raises `ConfigError` with every problem; then everything stays as it was, and the metrics and the log say so.
         """
@@ -153,6 +153,7 @@ class Exporter:
             try:
                 settings = await asyncio.to_thread(load)
                 clients = self._prepared(settings)
+                await asyncio.to_thread(also)
             except ConfigError as error:
                 problems = "; ".join(error.problems)
                 log.warning("the configuration was not reloaded, the one before stays", problems=problems)

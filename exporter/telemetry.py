@@ -76,6 +76,12 @@ class Telemetry:
             "Unix time at which the running configuration was read.",
             registry=registry,
         )
+        self._web_config = Gauge(
+            "voicelink_exporter_web_config_last_reload_successful",
+            "Whether the web configuration file was accepted when it was last read.",
+            registry=None,  # shown where there is such a file
+        )
+        self._web_config_shown = False
         self._store_up = Gauge(
             "voicelink_store_up", "Whether the store answers; while it doesn't, nothing is healed.", registry=registry
         )
@@ -132,6 +138,13 @@ class Telemetry:
         """Note that a configuration was accepted at a Unix time."""
         self.reload_successful.set(1)
         self.reload_success_time.set(now)
+
+    def web_config_read(self, accepted: bool) -> None:  # noqa: FBT001 - a callback
+        """Note whether the web configuration file was accepted; from now on there is such a file."""
+        self._web_config.set(accepted)
+        if not self._web_config_shown:
+            self._web_config_shown = True
+            self.registry.register(self._web_config)
 
     def render(self) -> tuple[bytes, bytes]:
         """Return the metrics as text 0.0.4 and as OpenMetrics without its end mark."""

@@ -1,4 +1,4 @@
-"""A thread for calls that may hang."""
+"""Threads for calls that may hang."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ T = TypeVar("T")
 
 
 class DaemonThread(Executor):
-    """Runs calls one after the other in a thread that ends with the process, whatever it is waiting for.
+    """Runs calls in a thread, or in several, that end with the process, whatever they are waiting for.
+
+    In one thread, calls run one after the other.
 
     The standard executors wait for their threads when Python ends: a call that never returns would keep the process.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threads: int = 1) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._threads = threads
+        for _ in range(threads):
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - the function's
         """Queue a call; return what becomes of it."""
@@ -30,8 +34,9 @@ class DaemonThread(Executor):
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - the interface's
-        """End the thread when it has done what it was given; nobody waits for that."""
-        self._calls.put(None)
+        """End the threads when they have done what they were given; nobody waits for that."""
+        for _ in range(self._threads):
+            self._calls.put(None)
 
     def _work(self) -> None:
         while work := self._calls.get():

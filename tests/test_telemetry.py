@@ -150,3 +150,11 @@ def test_two_have_nothing_in_common() -> None:
     one, other = Telemetry(), Telemetry()
     one.missed_runs.inc()
     assert values(other, "voicelink_exporter_scheduler_missed_runs_total") == {(): 0}
+
+
+def test_the_web_configuration_shows_where_there_is_such_a_file() -> None:
+    telemetry, name = Telemetry(), "voicelink_exporter_web_config_last_reload_successful"
+    assert samples(telemetry, name) == []
+    for accepted in (True, False, True):
+        telemetry.web_config_read(accepted)
+        assert values(telemetry, name) == {(): float(accepted)}

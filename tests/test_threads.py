@@ -18,6 +18,18 @@ def test_calls_run_one_after_the_other_in_one_thread() -> None:
     assert thread.submit(int, "12", base=3).result(10) == 5
 
 
+def test_in_several_threads_as_many_calls_run_at_once() -> None:
+    threads, met, gate = DaemonThread("some", 2), threading.Barrier(3), threading.Event()
+    calls = [threads.submit(lambda: met.wait(10) + gate.wait(10)) for _ in range(2)]
+    third = threads.submit(int, "1")
+    met.wait(10)
+    assert not third.done()
+    gate.set()
+    assert [call.exception(10) for call in calls] == [None, None]
+    assert third.result(10) == 1
+    threads.shutdown()
+
+
 def test_an_error_is_the_callers() -> None:
     thread = DaemonThread("one")
     with pytest.raises(ZeroDivisionError):

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 from pydantic import SecretStr
 
-from exporter.app import run_until_stopped, serve
-from exporter.config import Config, Settings, parse_address
+from exporter.app import Options, run_until_stopped, serve
+from exporter.config import Config, Settings, parse_address, parse_listen_address
 from exporter.errors import StartupError
 from exporter.simulator import create_app
 from exporter.web import Server, open_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
     from socket import socket
 
-    from exporter.config import Address
     from exporter.simulator import SimulatorOptions
 
+T = TypeVar("T")
 KEY: Final = "rg_live_demo"
 HEALING: Final = {  # the guards of a real fleet, at the pace of a demo
     "mode": "enforce",
@@ -36,9 +37,9 @@ HEALING: Final = {  # the guards of a real fleet, at the pace of a demo
 log = structlog.stdlib.get_logger(__name__)
 
 
-def _address(text: str, flag: str) -> Address:
+def _address(text: str, flag: str, parse: Callable[[str], T]) -> T:
     try:
-        return parse_address(text)
+        return parse(text)
     except ValueError as error:
         raise StartupError(f"{flag}: {error}") from None
 
@@ -50,14 +51,14 @@ def _url(sockets: Sequence[socket]) -> str:
 
 async def simulate(listen: str, options: SimulatorOptions) -> None:
     """Run the simulator until SIGTERM or SIGINT. Raises `StartupError`."""
-    sockets = open_sockets(_address(listen, "--listen"), "--listen")
+    sockets = open_sockets(_address(listen, "--listen", parse_address), "--listen")
     log.info("simulating", base_url=f"{_url(sockets)}/api/v2", dids=options.dids, connections=options.connections)
     await run_until_stopped([(Server(create_app(options)), sockets)])
 
 
-async def demo(listen: str, options: SimulatorOptions) -> None:
-    """Run the simulator and the exporter until SIGTERM or SIGINT. Raises `StartupError`."""
-    address = _address(listen, "--web.listen-address")
+async def demo(listen: Sequence[str], options: SimulatorOptions, *, web_file: Path | None = None) -> None:
+    """Run the simulator and the exporter until SIGTERM or SIGINT. Raises `ConfigError` and `StartupError`."""
+    addresses = [_address(text, "--web.listen-address", parse_listen_address) for text in listen]
     sockets = open_sockets(parse_address("127.0.0.1:0"))
     with tempfile.TemporaryDirectory(prefix="voicelink-demo-") as folder:
         config = Config.model_validate(
@@ -67,7 +68,8 @@ async def demo(listen: str, options: SimulatorOptions) -> None:
                 "poll": {"interval": "1s", "jitter": "0s", "stale_after": "10s"},
                 "heal": HEALING,
                 "store": {"url": f"sqlite:///{folder}/demo.db"},
-                "web": {"listen_address": str(address)},
+                "web": {"listen_address": addresses},
             }
         )
-        await serve(Settings(config, {"demo": SecretStr(KEY)}), beside=[(Server(create_app(options)), sockets)])
+        simulator = (Server(create_app(options)), sockets)
+        await serve(Settings(config, {"demo": SecretStr(KEY)}), Options(web_file=web_file), beside=[simulator])

@@ -3,27 +3,74 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from exporter.config import parse_address
-from exporter.errors import StartupError
+from exporter.config import UnixAddress, load_web_file, parse_listen_address
+from exporter.errors import ConfigError, StartupError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.config import Address
 
 TIMEOUT: Final = 3.0  # seconds
+_ITSELF: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 
 
-def is_healthy(listen_address: str) -> bool:
-    """Whether the daemon that listens there answers 200 on `/-/healthy`. Raises `StartupError` for no address."""
+def is_healthy(listen_address: str, web_file: Path | None = None) -> bool:
+    """Whether the daemon that listens there answers 200 on `/-/healthy`. Raises `StartupError` for no address.
+
+    With TLS in the web configuration, one that refuses us for having no certificate is healthy, too. While that file
+    is broken, the daemon may go on as the file was: then either way of asking will do.
+    """
     try:
-        address = parse_address(listen_address)
+        address = parse_listen_address(listen_address)
     except ValueError as error:
         raise StartupError(f"web.listen_address: {error}") from None
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
-    connection = http.client.HTTPConnection(host, address.port, timeout=TIMEOUT)
     try:
-        connection.request("GET", "/-/healthy")
-        return connection.getresponse().status == HTTPStatus.OK
+        tls = load_web_file(web_file).tls_server_config if web_file else None
+    except ConfigError:
+        return _answers(address) or _answers_over_tls(address, refusal_counts=True)
+    if tls is None:
+        return _answers(address)
+    return _answers_over_tls(address, refusal_counts=tls.client_auth_type == "RequireAndVerifyClientCert")
+
+
+def _answers(address: Address | UnixAddress, context: ssl.SSLContext | None = None) -> bool:
+    try:
+        with _connected(address) as plain, context.wrap_socket(plain) if context else plain as sock:
+            connection = http.client.HTTPConnection("localhost")
+            connection.sock = sock
+            connection.request("GET", "/-/healthy")
+            return connection.getresponse().status == HTTPStatus.OK
+    except ssl.SSLError:
+        raise
     except (OSError, UnicodeError, http.client.HTTPException):
         return False
-    finally:
-        connection.close()
+
+
+def _answers_over_tls(address: Address | UnixAddress, *, refusal_counts: bool) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is this machine's own daemon, by whatever name its certificate knows it
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        return _answers(address, context)
+    except ssl.SSLError as error:
+        # An alert comes from a server that read what was sent to it, and judged it.
+        return refusal_counts and "_ALERT_" in str(error.reason)
+
+
+def _connected(address: Address | UnixAddress) -> socket.socket:
+    if isinstance(address, UnixAddress):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(TIMEOUT)
+        try:
+            sock.connect(address.path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    return socket.create_connection((_ITSELF.get(address.host, address.host), address.port), TIMEOUT)

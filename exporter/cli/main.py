@@ -26,6 +26,7 @@ NO: Final = 1
 FAILED: Final = 2
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("logfmt", "json")
+DEMO_ADDRESS: Final = "127.0.0.1:10880"
 FLAG_KEYS: Final = {"web.listen_address": "listen_address"}  # configuration key to the flag's place in the namespace
 
 
@@ -58,7 +59,8 @@ def settings_of(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
     """Load what the flags, the environment and the file say. Raises `ConfigError`."""
     from exporter.config import load_settings
 
-    flags = {key: getattr(args, name) for key, name in FLAG_KEYS.items() if getattr(args, name, None) is not None}
+    given = {key: getattr(args, name, None) for key, name in FLAG_KEYS.items()}
+    flags = {key: said[0] if len(said) == 1 else said for key, said in given.items() if said}
     return load_settings(Path(args.config_file) if args.config_file else None, environ, flags)
 
 
@@ -86,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     _listening(serve)
     _lifecycle(serve)
     _sharding(serve)
-    _command(commands, "check-config", _check_config, "name every problem of the configuration; 0 valid, 1 not")
+    check = _command(commands, "check-config", _check_config, "name every problem of the configuration; 0 valid, 1 not")
+    _web_file(check)
     _command(commands, "config-schema", _config_schema, "print the JSON Schema of the configuration file")
     poll = _command(commands, "poll", _poll, "poll every target once; 0 all ready, 1 some not, 2 could not tell")
     poll.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
@@ -96,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", default="127.0.0.1:10881", metavar="HOST:PORT", help="where to listen (%(default)s)"
     )
     demo = _command(commands, "demo", _demo, "simulate and serve in one process on loopback")
-    _listening(demo, "127.0.0.1:10880")
+    _listening(demo, DEMO_ADDRESS)
     _listening(_command(commands, "healthcheck", _healthcheck, "0 when the daemon on the address is healthy"))
     from exporter.simulator.options import add_arguments
 
@@ -159,13 +162,24 @@ def _command(
     return parser
 
 
-def _listening(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+def _listening(parser: argparse.ArgumentParser, default: str = ":10880") -> None:
     parser.add_argument(
         "--web.listen-address",
         dest="listen_address",
-        metavar="HOST:PORT",
-        default=default,
-        help=f"where the exporter listens ({default or ':10880'})",
+        metavar="ADDRESS",
+        action="append",
+        help=f"HOST:PORT or unix:/PATH, where the exporter listens ({default}); can be given several times",
+    )
+    _web_file(parser)
+
+
+def _web_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_file",
+        metavar="FILE",
+        default=os.environ.get("VOICELINK_WEB_CONFIG_FILE"),
+        help="TLS, passwords and headers, in the format of Prometheus' exporter-toolkit; without one, none of them",
     )
 
 
@@ -212,19 +226,28 @@ def _serve(args: argparse.Namespace) -> int:
     _set_up(args)
     from exporter.app import Options, serve
 
-    asyncio.run(serve(settings, Options(partial(settings_of, args), lifecycle=args.lifecycle, shard=shard)))
+    options = Options(partial(settings_of, args), lifecycle=args.lifecycle, shard=shard, web_file=_web_path(args))
+    asyncio.run(serve(settings, options))
     return OK
 
 
 def _check_config(args: argparse.Namespace) -> int:
-    try:
-        settings_of(args)
-    except ConfigError as error:
-        for problem in error.problems:
-            print(problem)  # noqa: T201
-        return NO
-    print("the configuration is valid")  # noqa: T201
-    return OK
+    problems: list[str] = []
+    for check in (settings_of, _check_web_file):
+        try:
+            check(args)
+        except ConfigError as error:
+            problems += error.problems
+    print("\n".join(problems) or "the configuration is valid")  # noqa: T201
+    return NO if problems else OK
+
+
+def _check_web_file(args: argparse.Namespace) -> None:
+    if args.web_file:
+        from exporter.clock import SystemClock
+        from exporter.web import Security
+
+        Security(_web_path(args), SystemClock()).close()
 
 
 def _config_schema(_: argparse.Namespace) -> int:
@@ -311,7 +334,7 @@ def _demo(args: argparse.Namespace) -> int:
     _set_up(args)
     from exporter.cli.demo import demo
 
-    asyncio.run(demo(args.listen_address, _simulator_options(args)))
+    asyncio.run(demo(args.listen_address or [DEMO_ADDRESS], _simulator_options(args), web_file=_web_path(args)))
     return OK
 
 
@@ -327,12 +350,16 @@ def _simulator_options(args: argparse.Namespace) -> SimulatorOptions:
 def _healthcheck(args: argparse.Namespace) -> int:
     from exporter.cli.health import is_healthy
 
-    return OK if is_healthy(_address(args)) else NO
+    return OK if is_healthy(_address(args), _web_path(args)) else NO
+
+
+def _web_path(args: argparse.Namespace) -> Path | None:
+    return Path(args.web_file) if args.web_file else None
 
 
 def _address(args: argparse.Namespace) -> str:
-    """Return where the daemon listens, without asking for its secrets where that can be told without."""
-    said = args.listen_address or os.environ.get("VOICELINK_WEB_LISTEN_ADDRESS")
-    if said or not args.config_file:
-        return str(said or ":10880")
-    return str(settings_of(args).config.web.listen_address)
+    """Return where the daemon listens first, without asking for its secrets where that can be told without."""
+    said = args.listen_address or [os.environ.get("VOICELINK_WEB_LISTEN_ADDRESS", "").partition(",")[0].strip()]
+    if said[0] or not args.config_file:
+        return str(said[0] or ":10880")
+    return str(settings_of(args).config.web.listen_address[0])

@@ -2,7 +2,15 @@
 
 from exporter.config.load import Settings, environment_names, load_settings
 from exporter.config.schema import Account, Config, ConfiguredDid
-from exporter.config.values import Address, format_duration, parse_address, parse_duration
+from exporter.config.values import (
+    Address,
+    UnixAddress,
+    format_duration,
+    parse_address,
+    parse_duration,
+    parse_listen_address,
+)
+from exporter.config.web_file import WebFile, load_web_file
 
 __all__ = [
     "Account",
@@ -10,9 +18,13 @@ __all__ = [
     "Config",
     "ConfiguredDid",
     "Settings",
+    "UnixAddress",
+    "WebFile",
     "environment_names",
     "format_duration",
     "load_settings",
+    "load_web_file",
     "parse_address",
     "parse_duration",
+    "parse_listen_address",
 ]

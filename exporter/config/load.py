@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.reader import ReaderError
 
+from exporter.config.document import problems_with, read_mapping, section_of
 from exporter.config.schema import Config
 from exporter.config.secrets import read_secrets
 from exporter.config.values import KEY_PREFIX
@@ -25,24 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pydantic_core import ErrorDetails
-
 ENV_PREFIX: Final = "VOICELINK_"
 _SECRET_KEYS: Final = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "bearer_token"})
 _API_KEY: Final = re.compile(KEY_PREFIX + r"[^\s'\",:;]*")
 _INLINE: Final = "secrets don't belong into this file"
-_MESSAGES: Final = {
-    "missing": "is required",
-    "model_type": "has to be a mapping of keys to values",
-    "dict_type": "has to be a mapping of keys to values",
-    "tuple_type": "has to be a list",
-    "string_type": "has to be a text",
-    "string_too_short": "must not be empty",
-    "invalid_key": "is no text, as keys have to be",
-    "too_short": "must not be empty",
-    "int_type": "has to be a whole number",
-    "bool_type": "has to be true or false",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +39,17 @@ class Settings:
     unknown_environment: tuple[str, ...] = ()
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str]] | None = None
+) -> Settings:
     """Read, merge and check. `flags` maps dotted keys to values and wins over `environ`, which wins over the file.
 
     Raises `ConfigError` with every problem found.
     """
-    data = _read(path) if path else {}
+    try:
+        data = read_mapping(path) if path else {}
+    except ConfigError as error:
+        raise _refused(error.problems, {}) from None
     overrides, unknown = _from_environment(environ)
     overrides |= {key: (value, "the command line") for key, value in (flags or {}).items()}
     origins = {}
@@ -75,8 +61,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[
         config = Config.model_validate(data)
     except ValidationError as error:
         secret_paths = {problem.partition(": ")[0] for problem in problems}
-        found = [_problem(detail) for detail in error.errors(include_url=False, include_input=False)]
-        problems += [f"{key}: {text}" for key, text in found if key not in secret_paths]
+        problems += [f"{key}: {text}" for key, text in problems_with(error, Config) if key not in secret_paths]
         raise _refused(problems, origins) from None
     api_keys, hash_key, secret_problems = read_secrets(config, environ)
     problems += secret_problems
@@ -91,60 +76,18 @@ def environment_names() -> dict[str, str]:
     return {ENV_PREFIX + key.replace(".", "_").upper(): key for key, _ in _leaves(Config, "")}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError([f"{path}: can't be read: {error.strerror or 'no such file'}"]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start})"]) from None
-    try:
-        data = YAML(typ="safe", pure=True).load(text)
-    except DuplicateKeyError as error:
-        raise ConfigError([f"{path}{_line(error, text)}: the same key stands twice in one mapping"]) from None
-    except YAMLError as error:
-        raise _refused([f"{path}{_line(error, text)}: is not YAML: {_yaml_reason(error)}"], {}) from None
-    except (ValueError, KeyError):  # such as a date in a 13th month
-        raise ConfigError([f"{path}: is not YAML: it holds a value that its own type doesn't allow"]) from None
-    except RecursionError:
-        raise ConfigError([f"{path}: is nested too deep"]) from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError([f"{path}: has to be a mapping of keys to values"])
-    return data
-
-
-def _line(error: YAMLError, text: str) -> str:
-    if isinstance(error, ReaderError):
-        return f":{text.count(chr(10), 0, error.position) + 1}"
-    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
-    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-
-
-def _yaml_reason(error: YAMLError) -> str:
-    reason = str(getattr(error, "problem", None) or getattr(error, "reason", None))
-    return f"{getattr(error, 'context', '')}, {reason}" if reason.startswith("but ") else reason
-
-
 def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, info in model.model_fields.items():
-        section = _section(info.annotation)
+        section = section_of(info.annotation)
         if section:
             yield from _leaves(section, f"{prefix}{name}.")
         elif _settable(info.annotation):
             yield f"{prefix}{name}", info.annotation
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a type, of any kind
-    if get_origin(annotation) is UnionType:
-        annotation = next((arg for arg in get_args(annotation) if arg is not type(None)), annotation)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
 def _settable(annotation: Any) -> bool:  # noqa: ANN401 - a type, of any kind
     """Tell whether a value fits into a variable: lists of sections have no form that does."""
-    return not any(_section(arg) for arg in get_args(annotation))
+    return not any(section_of(arg) for arg in get_args(annotation))
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[object, str]], list[str]]:
@@ -164,8 +107,8 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
 
 # Read by the command line; and what Kubernetes sets in every pod beside a service called voicelink-exporter.
 _NOT_OURS: Final = (
-    *("VOICELINK_CONFIG_FILE", "VOICELINK_LOG_LEVEL", "VOICELINK_LOG_FORMAT", "VOICELINK_EXPORTER_"),
-    *("VOICELINK_SHARD", "VOICELINK_TOTAL_SHARDS"),
+    *("VOICELINK_CONFIG_FILE", "VOICELINK_WEB_CONFIG_FILE", "VOICELINK_LOG_LEVEL", "VOICELINK_LOG_FORMAT"),
+    *("VOICELINK_SHARD", "VOICELINK_TOTAL_SHARDS", "VOICELINK_EXPORTER_"),
 )
 
 
@@ -216,33 +159,6 @@ def _repeated_names(accounts: object) -> Iterator[str]:
         name = account.get("name", "default") if isinstance(account, dict) else None
         if isinstance(name, str) and seen.setdefault(name, index) != index:
             yield f"accounts[{index}].name: accounts[{seen[name]}] is called {name!r} already"
-
-
-def _problem(error: ErrorDetails) -> tuple[str, str]:
-    path = ""
-    for part in error["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "at":
-        key = str(context["key"])
-        return (f"{path}.{key}" if path else key), str(context["problem"])
-    if kind == "extra_forbidden":
-        return path, f"unknown key{_suggestion(error['loc'])}"
-    if kind == "value_error":
-        return path or "configuration", str(context["error"])
-    message = _MESSAGES.get(kind) or re.sub("^(Input|String) should", "has to", error["msg"])
-    return path or "configuration", message[0].lower() + message[1:]
-
-
-def _suggestion(loc: tuple[int | str, ...]) -> str:
-    """Return the key that was meant, among those of the section that the unknown one stands in."""
-    model: type[BaseModel] = Config
-    for part in loc[:-1]:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            model = next(section for arg in (annotation, *get_args(annotation)) if (section := _section(arg)))
-    close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1, cutoff=0.7)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _refused(problems: Sequence[str], origins: Mapping[str, str]) -> ConfigError:

@@ -22,7 +22,7 @@ from exporter.config.values import (
     Duration,
     EnvName,
     IssueCode,
-    ListenAddress,
+    ListenAddresses,
     OffIsFalse,
     PhoneNumber,
     PositiveDuration,
@@ -367,8 +367,8 @@ class Privacy(Section):
 class Web(Section):
     """The exporter's own HTTP server."""
 
-    listen_address: ListenAddress = Address("", 10880)
-    """`HOST:PORT`; without a host every address of the machine."""
+    listen_address: ListenAddresses = (Address("", 10880),)
+    """`HOST:PORT`, without a host every address of the machine; or `unix:/PATH`. One, or a list."""
 
 
 class Config(Section):

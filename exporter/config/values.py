@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from exporter.model import CODE
 from exporter.numbers import to_e164
@@ -23,6 +24,8 @@ _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)
 _ADDRESS: Final = re.compile(
     r"(?:(?P<host>[A-Za-z0-9_.-]+)|\[(?P<ipv6>[0-9A-Fa-f:.%a-z]+)\])?:(?P<port>\d{1,5})", re.ASCII
 )
+UNIX_PREFIX: Final = "unix:"
+_LONGEST_SOCKET: Final = 103  # bytes of a path, as the narrowest system has it
 _LARGEST: Final = 10**15  # no number has more digits
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CRON_FIELDS: Final = 5
@@ -160,8 +163,49 @@ def parse_address(text: str) -> Address:
     return Address(match["host"] or match["ipv6"] or "", int(match["port"]))
 
 
-def _address(value: object) -> object:
-    return value if isinstance(value, Address) else parse_address(str(value))
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A unix socket to listen on, by its absolute path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{UNIX_PREFIX}{self.path}"
+
+
+def parse_listen_address(text: str) -> Address | UnixAddress:
+    """Read what `parse_address` reads, or `unix:/PATH`. Raises `ValueError` for anything else."""
+    if text.startswith(UNIX_PREFIX):
+        path = text.removeprefix(UNIX_PREFIX)
+        if not path.startswith("/") or "\0" in path:
+            raise ValueError("the path of a unix socket has to be absolute, as unix:/run/voicelink-exporter.sock")
+        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+            raise ValueError(f"the path of a unix socket has at most {_LONGEST_SOCKET} bytes")
+        return UnixAddress(path)
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ValueError(f"{error} or unix:/PATH".replace(" or [IPV6]", ", [IPV6]")) from None
+
+
+def _listen_address(value: object) -> object:
+    return value if isinstance(value, Address | UnixAddress) else parse_listen_address(str(value))
+
+
+def _listen_addresses(value: object) -> object:
+    """Take one address for a list of one. What is wrong with it is then said without an index."""
+    return tuple(value) if isinstance(value, list | tuple) else (_listen_address(value),)
+
+
+def _each_once(value: tuple[Address | UnixAddress, ...]) -> tuple[Address | UnixAddress, ...]:
+    repeated = [str(address) for address in dict.fromkeys(value) if value.count(address) > 1]
+    if repeated:
+        raise ValueError(f"named more than once: {', '.join(repeated)}")
+    return value
+
+
+def _one_or_all(value: tuple[Address | UnixAddress, ...]) -> str | list[str]:
+    return str(value[0]) if len(value) == 1 else [str(address) for address in value]
 
 
 def _schema(pattern: str, *examples: str, **more: Any) -> WithJsonSchema:  # noqa: ANN401 - JSON Schema keywords
@@ -188,8 +232,20 @@ PhoneNumber = Annotated[
     BeforeValidator(_number),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}], "examples": ["+918011223344"]}),
 ]
-ListenAddress = Annotated[
-    Address, BeforeValidator(_address), PlainSerializer(str, return_type=str), _schema(r":\d{1,5}$", ":10880")
+_LISTEN_SCHEMA: Final = {
+    "type": "string",
+    "pattern": r"(^unix:/|:\d{1,5}$)",
+    "examples": [":10880", "unix:/run/x.sock"],
+}
+ListenAddresses = Annotated[
+    tuple[Annotated[Address | UnixAddress, BeforeValidator(_listen_address)], ...],
+    BeforeValidator(_listen_addresses),
+    Field(min_length=1),
+    AfterValidator(_each_once),
+    PlainSerializer(_one_or_all, return_type=str | list[str]),
+    WithJsonSchema(
+        {"anyOf": [_LISTEN_SCHEMA, {"type": "array", "items": _LISTEN_SCHEMA, "minItems": 1, "uniqueItems": True}]}
+    ),
 ]
 OffIsFalse = BeforeValidator(_off)
 IssueCode = Annotated[str, AfterValidator(_code), _schema(f"^{CODE.pattern}$", "NO_BOT")]

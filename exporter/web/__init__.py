@@ -1,6 +1,8 @@
-"""The exporter's HTTP server. The one place that knows Starlette and uvicorn."""
+"""The exporter's HTTP server. The one place that knows Starlette, uvicorn and bcrypt."""
 
-from exporter.web.server import Server, open_sockets
+from exporter.web.listening import name_of, open_all, open_sockets
+from exporter.web.security import Security
+from exporter.web.server import Server
 from exporter.web.site import Site, create_site
 
-__all__ = ["Server", "Site", "create_site", "open_sockets"]
+__all__ = ["Security", "Server", "Site", "create_site", "name_of", "open_all", "open_sockets"]

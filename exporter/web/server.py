@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import os
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -12,28 +12,25 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from exporter.errors import StartupError
+from exporter.web.listening import BACKLOG, remove, unix_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
-    from exporter.config import Address
-
 HEADER_TIMEOUT: Final = 10.0  # seconds from a connection's or request's first byte to the end of its headers
+HANDSHAKE_TIMEOUT: Final = 10.0  # seconds from a connection to the end of its TLS handshake
 TAKE_TIMEOUT: Final = 30.0  # seconds that a client has to take what is sent to it
 KEEP_ALIVE: Final = 75  # seconds an idle connection is kept; Prometheus scrapes again within that
 MAX_HEADERS: Final = 16_384  # bytes of request line and headers
 MAX_CONNECTIONS: Final = 512  # beyond that, requests are answered 503
 DRAIN: Final = 3.0  # seconds that running requests have at the end
-BACKLOG: Final = 128
 
 
 class GuardedProtocol(H11Protocol):
     """HTTP/1.1 in which nobody can hold a connection without sending its headers and taking its answers in time."""
 
+    handshake_timeout = HANDSHAKE_TIMEOUT
     header_timeout = HEADER_TIMEOUT
     take_timeout = TAKE_TIMEOUT
     _deadline: asyncio.TimerHandle | None = None
@@ -42,7 +39,9 @@ class GuardedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         """Start the clock."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # `pause_writing` tells of every byte that the client doesn't take
+        # `pause_writing` tells of every byte that the client doesn't take; under TLS, of those beyond the 64 KiB that
+        # asyncio holds for the socket. There 0 would mean a pause with nothing to take.
+        transport.set_write_buffer_limits(high=1 if self._encrypted else 0)
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in {socket.AF_INET, socket.AF_INET6}:
             # asyncio sets this only where the socket names its protocol; without it a small answer waits 40 ms.
@@ -76,7 +75,13 @@ class GuardedProtocol(H11Protocol):
         if cycle and not cycle.response_complete:
             self._stop()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.header_timeout, self.transport.close)
+            # A goodbye under TLS waits for the other side's.
+            hang_up = self.transport.abort if self._encrypted else self.transport.close
+            self._deadline = self.loop.call_later(self.header_timeout, hang_up)
+
+    @property
+    def _encrypted(self) -> bool:
+        return self.transport.get_extra_info("sslcontext") is not None
 
     def _stop(self) -> None:
         if self._deadline is not None:
@@ -117,51 +122,36 @@ class Server(uvicorn.Server):
         """Leave the signals alone."""
         return nullcontext()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, as uvicorn does, but give TLS a bound of ours: nobody holds a connection by half a handshake."""
+        config = self.config
+        kind = cast("type[GuardedProtocol]", config.http_protocol_class)
+        protocol = functools.partial(kind, config=config, server_state=self.server_state, app_state={})
+        shake, goodbye = (kind.handshake_timeout, kind.take_timeout) if config.ssl else (None, None)
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol,
+                sock=sock,
+                ssl=config.ssl,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=shake,
+                ssl_shutdown_timeout=goodbye,
+            )
+            for sock in sockets or ()
+        ]
+        self.started = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let running requests end, but hang up on clients that don't take their answer in time."""
         hang_up = asyncio.get_running_loop().call_later(DRAIN, self._hang_up)
+        paths = unix_paths(sockets or ())
         try:
             await super().shutdown(sockets)
         finally:
             hang_up.cancel()
+            remove(paths)
 
     def _hang_up(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-
-
-def open_sockets(address: Address, named: str = "web.listen_address") -> Sequence[socket.socket]:
-    """Open the sockets for an address; without a host IPv4 and IPv6.
-
-    Raises `StartupError`; it says what the address is `named` where it was given.
-    """
-    try:
-        if address.host:
-            family, kind, _, _, where = socket.getaddrinfo(
-                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            return [_listening(socket.socket(family, kind), where)]
-        if socket.has_dualstack_ipv6():
-            return [
-                socket.create_server(("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-            ]
-        return [socket.create_server(("", address.port), backlog=BACKLOG)]
-    except (OSError, UnicodeError) as error:
-        raise StartupError(f"{named}: can't listen on {address}: {_reason(error)}") from None
-
-
-def _listening(sock: socket.socket, where: Any) -> socket.socket:  # noqa: ANN401 - depends on the family
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(where)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _reason(error: OSError | UnicodeError) -> str:
-    if isinstance(error, (socket.gaierror, UnicodeError)):
-        return "the name can't be resolved"
-    return os.strerror(error.errno) if error.errno else str(error)

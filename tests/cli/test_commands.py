@@ -40,7 +40,8 @@ NO_AUTHORITIES = (
     "see SSL_CERT_FILE and SSL_CERT_DIR"
 )
 NO_PROXIES = "can't use the environment's proxies; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
-NO_ADDRESS = "'nowhere' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT"
+NO_PORT = "'nowhere' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT"
+NO_ADDRESS = "'nowhere' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH"
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_check_config_names_every_problem(tmp_path: Path) -> None:
         "pol: unknown key; did you mean poll?",
         "poll.interval: a duration needs a unit; write one as 30s, 5m or 1h30m",
         "poll.jitter: '1x' is not a duration; write one as 30s, 5m or 1h30m",
-        "web.listen_address: 'nowhere' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT",
+        "web.listen_address: 'nowhere' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
     ]
 
 
@@ -220,10 +221,12 @@ def test_an_environment_that_can_not_be_used_is_named(
     assert re.fullmatch(f"voicelink-exporter: {said}\n", done.err)
 
 
-@pytest.mark.parametrize(("command", "flag"), [("simulate", "--listen"), ("demo", "--web.listen-address")])
-def test_an_address_that_is_none_is_refused(command: str, flag: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "flag", "said"), [("simulate", "--listen", NO_PORT), ("demo", "--web.listen-address", NO_ADDRESS)]
+)
+def test_an_address_that_is_none_is_refused(command: str, flag: str, said: str) -> None:
     done = run(command, f"{flag}=nowhere")
-    assert (done.code, done.out, done.err) == (2, "", f"voicelink-exporter: {flag}: {NO_ADDRESS}\n")
+    assert (done.code, done.out, done.err) == (2, "", f"voicelink-exporter: {flag}: {said}\n")
 
 
 def test_serve_refuses_an_address_that_is_none() -> None:

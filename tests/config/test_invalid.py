@@ -138,9 +138,25 @@ PROBLEMS: dict[str, tuple[str, ...]] = {
     "cron-with-seconds": ('heal.windows[0].cron: is not a cron expression; write five fields, as "0 9 * * mon-fri"',),
     "window-without-duration": ("heal.windows[0].duration: is required",),
     "time-zone": ("heal.windows[0].timezone: is not a time zone; write its IANA name, as Asia/Kolkata",),
-    "address": ("web.listen_address: 'localhost' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT",),
-    "address-port": ("web.listen_address: ':65536' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT",),
-    "address-number": ("web.listen_address: '10880' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT",),
+    "address": (
+        "web.listen_address: 'localhost' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
+    ),
+    "address-port": (
+        "web.listen_address: ':65536' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
+    ),
+    "address-number": (
+        "web.listen_address: '10880' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
+    ),
+    "address-in-list": (
+        "web.listen_address[1]: 'localhost' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
+        "web.listen_address[2]: '[::1]' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
+    ),
+    "duplicate-addresses": ("web.listen_address: named more than once: :10880",),
+    "no-addresses": ("web.listen_address: must not be empty",),
+    "unix-address": (
+        "web.listen_address: the path of a unix socket has to be absolute, as unix:/run/voicelink-exporter.sock",
+    ),
+    "unix-address-length": ("web.listen_address: the path of a unix socket has at most 103 bytes",),
     "store": ("store.url: has to be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE",),
     "store-without-folder": ("store.url: there is no folder /nonexistent/folder",),
     "many": (
@@ -152,12 +168,13 @@ PROBLEMS: dict[str, tuple[str, ...]] = {
         "poll.interval: has to be longer than zero",
         "poll.retries: unknown key",
         "heal.mode: has to be 'off', 'observe' or 'enforce'",
-        "web.listen_address: 'web' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT",
+        "web.listen_address: 'web' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
     ),
 }
 BEYOND_A_SCHEMA = {
     *("backoff", "heal-budget", "interval", "jitter", "stale-after"),
     *("base-url-brackets", "base-url-login", "base-url-newline", "base-url-port", "base-url-query", "address-port"),
+    "unix-address-length",
     *("duplicate-accounts", "duplicate-dids", "excluded-did", "excluded-number", "label-name", "label-of-ours"),
     *("cron", "cron-with-seconds", "time-zone", "duration-digits", "duration-endless", "duration-zero"),
     *("inline-key-as-variable", "share-above-all", "store-without-folder"),

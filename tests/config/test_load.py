@@ -164,11 +164,16 @@ def test_every_secret_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_an_anchor_may_be_used_again(tmp_path: Path) -> None:
+    path = written(tmp_path, "poll: {interval: &a 1m, jitter: &a 2s, stale_after: 1h}\napi: {timeout: *a}\n")
+    assert load_settings(path, ENV).config.api.timeout.total_seconds() == 2
+
+
 def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "web: {listen_address: ':1'}\napi: {timeout: 1s}\npoll: {interval: 10s}\n")
     environ = {**ENV, "VOICELINK_WEB_LISTEN_ADDRESS": ":2", "VOICELINK_API_TIMEOUT": "2s"}
     config = load_settings(path, environ, {"web.listen_address": ":3"}).config
-    assert str(config.web.listen_address) == ":3"
+    assert [str(address) for address in config.web.listen_address] == [":3"]
     assert config.api.timeout.total_seconds() == 2
     assert config.poll.interval.total_seconds() == 10
 
@@ -185,7 +190,10 @@ def test_a_problem_names_the_variable_or_flag_it_comes_from(tmp_path: Path) -> N
         "api.timeout: 'soon' is not a duration; write one as 30s, 5m or 1h30m (from VOICELINK_API_TIMEOUT)",
         "poll.interval: 'never' is not a duration; write one as 30s, 5m or 1h30m",
         "heal.issues[1]: is not an issue code; they look like NO_BOT (from VOICELINK_HEAL_ISSUES)",
-        "web.listen_address: 'there' is not an address; write HOST:PORT, :PORT or [IPV6]:PORT (from the command line)",
+        (
+            "web.listen_address: 'there' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH "
+            "(from the command line)"
+        ),
     }
 
 

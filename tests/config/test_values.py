@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import Address, Config, format_duration, load_settings, parse_address, parse_duration
+from exporter.config import (
+    Address,
+    Config,
+    UnixAddress,
+    format_duration,
+    load_settings,
+    parse_address,
+    parse_duration,
+    parse_listen_address,
+)
 from exporter.config.values import Share
 
 if TYPE_CHECKING:
@@ -90,6 +99,25 @@ def test_addresses_round_trip(text: str, host: str, port: int) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not an address; write HOST:PORT, :PORT or \[IPV6\]:PORT"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("text", [":10880", "127.0.0.1:0", "[::1]:9100", "unix:/run/a.sock", "unix:/run/a,b c.sock"])
+def test_addresses_to_listen_on_round_trip(text: str) -> None:
+    assert str(parse_listen_address(text)) == text
+
+
+@pytest.mark.parametrize("text", ["unix:", "unix:run/a.sock", "unix:./a", "unix:/a\0b", "unix:/" + "é" * 60])
+def test_what_is_no_path_of_a_unix_socket(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^the path of a unix socket has "):
+        parse_listen_address(text)
+
+
+def test_one_address_or_several() -> None:
+    for told, shown in ((":1", ":1"), ([":1"], ":1"), ([":1", "unix:/a"], [":1", "unix:/a"])):
+        config = Config.model_validate({"web": {"listen_address": told}})
+        assert config.model_dump(mode="json")["web"] == {"listen_address": shown}
+    by_variable = load_settings(None, {"VOCOBASE_API_KEY": "k", "VOICELINK_WEB_LISTEN_ADDRESS": ":1, unix:/a"}).config
+    assert by_variable.web.listen_address == (Address("", 1), UnixAddress("/a"))
 
 
 @pytest.mark.parametrize(
@@ -192,4 +220,4 @@ def test_code_may_hand_over_values_as_they_are() -> None:
     )
     assert config.api.timeout == timedelta(seconds=1)
     assert config.heal.max_unhealthy == Share(count=4)
-    assert str(config.web.listen_address) == "[::1]:1"
+    assert [str(address) for address in config.web.listen_address] == ["[::1]:1"]

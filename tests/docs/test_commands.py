@@ -129,8 +129,8 @@ def problem(words: list[str]) -> str:
 
 
 def test_the_page_names_every_command_and_flag_with_its_default_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VOICELINK_CONFIG_FILE", "VOICELINK_LOG_LEVEL", "VOICELINK_LOG_FORMAT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("CONFIG_FILE", "WEB_CONFIG_FILE", "LOG_LEVEL", "LOG_FORMAT"):
+        monkeypatch.delenv(f"VOICELINK_{name}", raising=False)
     assert differences(read(PAGE)) == {}
 
 

@@ -17,11 +17,18 @@ from tests.support.markdown import ROOT, Block, blocks, codes, pages, read, rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
 PAGE = "docs/reference/configuration.md"
 OTHER_VARIABLES = {
-    *("VOICELINK_CONFIG_FILE", "VOICELINK_LOG_LEVEL", "VOICELINK_LOG_FORMAT", "VOCOBASE_API_KEY"),
+    *(
+        "VOICELINK_CONFIG_FILE",
+        "VOICELINK_WEB_CONFIG_FILE",
+        "VOICELINK_LOG_LEVEL",
+        "VOICELINK_LOG_FORMAT",
+        "VOCOBASE_API_KEY",
+    ),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "NO_PROXY"),
 }
 MARK: Final = "yaml configuration"
@@ -47,7 +54,7 @@ def fields_of(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Fie
             yield from fields_of(section, f"{path}[]." if many else f"{path}.")
 
 
-def default_of(name: str, info: FieldInfo, model: type[Section]) -> str:
+def default_of(name: str, info: FieldInfo, model: type[BaseModel]) -> str:
     if info.is_required():
         return "required"
     value = model.model_construct().model_dump(mode="json")[name] if info.default is not PydanticUndefined else {}

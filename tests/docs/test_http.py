@@ -12,12 +12,15 @@ from exporter.app import site_of
 from exporter.config import Config, Settings
 from exporter.parts import Exporter
 from exporter.web import create_site
-from exporter.web.server import DRAIN, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
+from exporter.web.guard import DEFAULTS, EXEMPT
+from exporter.web.passwords import CHECKS_AT_ONCE, MAX_WAITING
+from exporter.web.server import DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
 from tests.support.markdown import codes, read, rows, section
 
 PAGE = "docs/reference/http.md"
 LIMITS = {
     "Request line and headers": f"{MAX_HEADERS:,} bytes",
+    "Time for a TLS handshake": f"{HANDSHAKE_TIMEOUT:g} s",
     "Time for a request's headers": f"{HEADER_TIMEOUT:g} s",
     "Connections at once": str(MAX_CONNECTIONS),
     "Idle connection": f"{KEEP_ALIVE} s",
@@ -60,6 +63,18 @@ def differences(text: str) -> dict[str, tuple[Any, Any]]:
 
 def test_the_page_names_every_path_with_its_methods_and_no_other() -> None:
     assert differences(read(PAGE)) == {}
+
+
+def test_the_page_names_the_headers_of_every_answer() -> None:
+    told = {codes(row["Header"])[0]: codes(row["Value"])[0] for row in rows(read(PAGE)) if "Header" in row}
+    assert told == DEFAULTS
+
+
+def test_the_page_says_what_is_exempt_and_how_many_passwords_may_wait() -> None:
+    text = section(read(PAGE), "Before every page").text
+    assert "on any path but `/-/healthy` and `/-/ready`" in text
+    assert {"/-/healthy", "/-/ready"} == EXEMPT
+    assert f"More than {CHECKS_AT_ONCE + MAX_WAITING} passwords" in text
 
 
 def test_the_page_says_how_long_requests_have_at_the_end() -> None:

@@ -38,6 +38,7 @@ def in_the_code() -> Metrics:
     telemetry.healed(Target("a"), 1.0)
     telemetry.watch_budget("a", lambda: 1.0)
     telemetry.sharded(ALL)
+    telemetry.web_config_read(accepted=True)
     for metric in telemetry.registry.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         labels = {label for sample in metric.samples for label in sample.labels} - {"le"}

@@ -83,7 +83,9 @@ def test_what_is_shown_to_prometheus_is_valid(mark: str, check: str, tmp_path: P
     for index, text in enumerate([*shown, "groups: [{name: 1, rules: [{expr: )}]}]"]):
         path = tmp_path / f"{index}.yml"
         path.write_text(text, encoding="utf-8")
-        done = subprocess.run([promtool, "check", check, path], capture_output=True, text=True, timeout=30, check=False)
+        syntax = ["--syntax-only"] if check == "config" else []  # the files of secrets are not here
+        words = [promtool, "check", check, *syntax, str(path)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode == 0) == (index < len(shown)), done.stderr + text
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from exporter.app import end, site_of
-from exporter.config import Config, Settings, parse_address
+from exporter.config import Config, Settings, parse_listen_address
 from exporter.parts import Exporter
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.web import Server, create_site, open_sockets
@@ -89,6 +89,7 @@ def _starting() -> Iterator[Callable[..., Web]]:
             *,
             polled: bool = True,
             interval: float = 60,
+            listen: str = "127.0.0.1:0",
             server: dict[str, Any] | None = None,
             **options: Any,  # noqa: ANN401 - any of the simulator's
         ) -> Web:
@@ -103,8 +104,8 @@ def _starting() -> Iterator[Callable[..., Web]]:
                 exporter.exposition.refresh_own()
                 web.poller = exporter.poller
                 web._loop = asyncio.get_running_loop()  # noqa: SLF001 - it is this one
-                sockets = open_sockets(parse_address("127.0.0.1:0"))
-                web.port = sockets[0].getsockname()[1]
+                sockets = open_sockets(parse_listen_address(listen))
+                web.port = 0 if listen.startswith("unix:") else sockets[0].getsockname()[1]
                 running.append(Server(create_site(site_of(exporter)), **(server or {})))
                 ready.set()
                 await running[0].serve(list(sockets))
