@@ -6,7 +6,8 @@
 # make bench   measures speed and size beside what a user would write instead
 # make lock    resolves the dependencies anew; make generate writes the generated files anew
 # make dist    builds the sdist and the wheel; make sbom lists what an installation consists of; both into dist/
-# make audit   asks PyPI for known vulnerabilities of what is installed: 0 none, 1 some, 2 not everything was checked
+# make audit   asks PyPI whether something is known against what is installed; fails where it can't tell, too
+# make package-check  installs the wheel with pipx and runs it; lists what the lock installs
 # make image-check  builds the Dockerfile and runs what it made; for root on Debian
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: demo run stack test lint bench docs generate lock dist sbom audit image-check system clean
+.PHONY: demo run stack test lint bench docs generate lock dist sbom audit package-check image-check system clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/voicelink-exporter demo $(ARGS)
@@ -53,7 +54,10 @@ sbom: $(VENV)/dev.stamp
 	$(BIN)/python tools/supply_chain.py sbom dist/voicelink-exporter.cdx.json
 
 audit: $(VENV)/dev.stamp
-	$(BIN)/python tools/supply_chain.py audit
+	$(BIN)/python tools/supply_chain.py audit $(ARGS)
+
+package-check: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --timeout=600 $(ARGS) tests/packaging/checks.py
 
 image-check: $(VENV)/dev.stamp
 	@sh tools/install-system-programs buildah debootstrap
