@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from exporter import __version__
 from exporter.config.load import environment_names
 from exporter.config.schema import Api, Config
 from tests.support.kubernetes import MANIFESTS, WORKLOADS, Manifest, build, container, kubectl, one, pod, schema_problem
@@ -199,6 +200,10 @@ def test_every_variable_that_is_set_means_something(manifests: list[Manifest]) -
     names = {each["name"] for each in container(manifests).get("env", ())}
     assert names - set(environment_names()) - SHARDING == set()
     assert pod(manifests)["spec"]["enableServiceLinks"] is False, "Kubernetes would add some of its own"
+
+
+def test_the_image_is_of_this_version(manifests: list[Manifest]) -> None:
+    assert container(manifests)["image"] == f"registry.example.com/voicelink-exporter:{__version__}"
 
 
 def test_secrets_are_named_and_not_made(manifests: list[Manifest]) -> None:

@@ -37,8 +37,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     folder = tmp_path_factory.mktemp("image")
     folder.parent.chmod(0o755)  # the user of the image has to get to its root
     folder.chmod(0o755)
-    yield build(folder, **BUILD)
-    subprocess.run(["rm", "-rf", "--one-file-system", folder], check=True)
+    try:
+        yield build(folder, **BUILD)
+    finally:
+        subprocess.run(["rm", "-rf", "--one-file-system", folder], check=True)
 
 
 @pytest.fixture
