@@ -1,7 +1,8 @@
 # The daemon, without anything that builds it. Any base with Python 3.11 or newer, its venv module and glibc will do.
 #
 #   docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t voicelink-exporter .
-#   docker run --read-only -v voicelink-exporter:/var/lib/voicelink-exporter -e VOCOBASE_API_KEY -p 10880:10880 voicelink-exporter
+#
+# How it is run: docs/how-to/install-and-run.md
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build

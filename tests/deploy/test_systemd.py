@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 from exporter.config.schema import Config
@@ -69,6 +70,7 @@ def test_nothing_is_left_open_but_what_the_daemon_needs() -> None:
     assert {row["name"] for row in json.loads(table.stdout) if float(row["exposure"] or 0)} == set(LEFT_OPEN)
 
 
+@pytest.mark.e2e
 def test_the_daemon_runs_under_the_system_calls_of_the_unit() -> None:
     require("systemd-analyze")
     under = (sys.executable, "-m", "tests.support.sandbox", str(UNIT))

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-PUBLIC: Final = frozenset({"localhost", "127.0.0.1"})
+PUBLIC: Final = frozenset(
+    {"/", "localhost", "127.0.0.1"}
+)
 
 
 def of_this_machine() -> set[str]:
