@@ -2,16 +2,20 @@
 # make run     runs it on your account: VOCOBASE_API_KEY, and CONFIG=FILE for a configuration file
 # make stack   the demo with Prometheus, the rules and Alertmanager on loopback, until Ctrl-C
 # make test    runs the tests, after installing the system programs they need where that is possible
-# make lint    formatting, lint, types, layers, generated files
+# make lint    formatting, lint, types, layers, generated files, the Dockerfile
 # make bench   measures speed and size beside what a user would write instead
 # make lock    resolves the dependencies anew; make generate writes the generated files anew
+# make dist    builds the sdist and the wheel; make sbom lists what an installation consists of; both into dist/
+# make audit   asks PyPI whether something is known against what is installed; fails where it can't tell, too
+# make package-check  installs the wheel with pipx and runs it; lists what the lock installs
+# make image-check  builds the Dockerfile and runs what it made; for root on Debian
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: demo run stack test lint bench docs generate lock system clean
+.PHONY: demo run stack test lint bench docs generate lock dist sbom audit package-check image-check system clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/voicelink-exporter demo $(ARGS)
@@ -31,6 +35,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/hadolint Dockerfile
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/docs $(ARGS)
@@ -41,13 +46,31 @@ bench: $(VENV)/dev.stamp
 generate: $(VENV)/dev.stamp
 	$(BIN)/python tools/generate.py
 
+dist: $(VENV)/dev.stamp
+	$(BIN)/python -m hatchling build --clean
+
+sbom: $(VENV)/dev.stamp
+	mkdir -p dist
+	$(BIN)/python tools/supply_chain.py sbom dist/voicelink-exporter.cdx.json
+
+audit: $(VENV)/dev.stamp
+	$(BIN)/python tools/supply_chain.py audit $(ARGS)
+
+package-check: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --timeout=600 $(ARGS) tests/packaging/checks.py
+
+image-check: $(VENV)/dev.stamp
+	@sh tools/install-system-programs buildah debootstrap
+	$(BIN)/python -m pytest --timeout=900 $(ARGS) tests/image/checks.py
+
 # The system programs that the tests start. Where they can't be installed, the tests that need them say so.
 system:
 	@sh tools/install-system-programs
 
-$(VENV)/run.stamp: requirements/run.txt pyproject.toml
+$(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/build.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -56,11 +79,12 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 	touch $@
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml --group build --extra postgres
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
 lock: $(VENV)/dev.stamp
-	$(BIN)/$(LOCK) -o requirements/run.txt
-	$(BIN)/$(LOCK) --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra postgres -o requirements/run.txt
+	$(BIN)/$(LOCK) --group build -c requirements/run.txt -o requirements/build.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra postgres --group dev -c requirements/run.txt -c requirements/build.txt -o requirements/dev.txt
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from exporter.config.schema import json_schema
 
@@ -15,7 +18,29 @@ from grafana.source.dashboards import files as dashboards  # noqa: E402 - found 
 
 def generated() -> dict[Path, str]:
     """Return every generated file with its content."""
-    return {ROOT / "config" / "voicelink-exporter.schema.json": json_schema(), **dashboards()}
+    return {
+        ROOT / "config" / "voicelink-exporter.schema.json": json_schema(),
+        ROOT / "deploy" / "kubernetes" / "base" / "prometheusrule.yaml": prometheus_rule(),
+        **dashboards(),
+    }
+
+
+def prometheus_rule() -> str:
+    """Return the rules as the Prometheus Operator takes them."""
+    sources = sorted((ROOT / "config" / "prometheus" / "rules").glob("*.yml"))
+    groups = [group for source in sources for group in YAML(typ="safe").load(source)["groups"]]
+    yaml = YAML()
+    yaml.width = 4096  # a line for each text
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = io.StringIO()
+    text.write("# Written by make generate from config/prometheus/rules. Change those.\n")
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "voicelink-exporter"},
+    }
+    yaml.dump({**rule, "spec": {"groups": groups}}, text)
+    return text.getvalue()
 
 
 def main() -> int:
