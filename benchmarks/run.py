@@ -225,6 +225,20 @@ def work_of_one_target(sizes: Sizes) -> Iterator[Row]:
         yield Row(f"{targets:,} target{'s' * (targets > 1)} in the fleet", _ms(seconds))
 
 
+def sizing(sizes: Sizes) -> Iterator[Row]:
+    """See what a fleet of a certain size asks for."""
+    for targets in sorted({1, max(1, sizes.targets // 10), max(1, sizes.targets // 2), sizes.targets}):
+        dids = targets * sizes.dids_each
+        with simulator(dids, targets) as api, polled(api, 600, dids) as (ours, scraper, seconds):
+            found = scraper.scrape()
+            series = sum(not line.startswith("#") for line in found.text.splitlines())
+            yield Row(
+                f"{dids:,} DIDs in {targets:,} target{'s' * (targets > 1)}",
+                f"{series:,} series, {len(found.body) / 1e6:.2f} MB gzipped, RSS {ours.rss:,.0f} MiB, "
+                f"all shown after {seconds:.1f} s",
+            )
+
+
 def starting(sizes: Sizes) -> Iterator[Row]:
     """Start it again and again."""
     with simulator(20, 1) as api:
@@ -269,6 +283,7 @@ def measure(sizes: Sizes) -> str:
             lambda: scrapes_while_polling(sizes, fleet, sizes.targets, FLEETS_INTERVAL),
         ),
         (one, lambda: work_of_one_target(sizes)),
+        ("What a fleet asks for, polled once", lambda: sizing(sizes)),
         ("Healing", lambda: healing(sizes)),
         ("Start", lambda: starting(sizes)),
     )
