@@ -60,11 +60,18 @@ class LocalPhoneNumber(msgspec.Struct, frozen=True):
     agent: msgspec.Raw = NULL
 
 
+class ActionItem(msgspec.Struct, frozen=True):
+    """What a person would do about an issue."""
+
+    code: Any = None
+    label: Any = None
+
+
 class ReadinessEntry(msgspec.Struct, frozen=True):
     """One entry of `data.readiness`.
 
-    Its parts stay unparsed, so that one that isn't of its shape counts as absent: a `RemoteDid`, a `LocalPhoneNumber`
-    and two `Named`.
+    Its parts stay unparsed, so that one that isn't of its shape counts as absent: a `RemoteDid`, a `LocalPhoneNumber`,
+    two `Named`, a list of sentences and a list of `ActionItem`.
     """
 
     key: Any = None
@@ -75,6 +82,8 @@ class ReadinessEntry(msgspec.Struct, frozen=True):
     local_phone_number: msgspec.Raw = NULL
     routing: msgspec.Raw = NULL
     bot: msgspec.Raw = NULL
+    actions: msgspec.Raw = NULL
+    action_items: msgspec.Raw = NULL
 
 
 class ListedConnection(BaseModel):
