@@ -24,7 +24,7 @@ from exporter.scheduler import Scheduler
 from exporter.store import Archive, Store
 from exporter.telemetry import Telemetry
 from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
-from exporter.web import Server, Site, create_site, open_sockets
+from exporter.web import Health, Server, Site, create_site, open_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,6 +91,9 @@ def site_of(exporter: Exporter) -> Site:
         planner=exporter.scheduler,
         healer=exporter.controller,
         past=exporter.archive,
+        health=lambda: Health(
+            {name: (client.budget.remaining, client.budget.per_minute) for name, client in exporter.clients.items()}
+        ),
     )
 
 
