@@ -18,11 +18,12 @@ from exporter.web.reader import Reader, UnknownDidError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.routing import BaseRoute
+    from starlette.types import Receive, Scope, Send
 
 UNKNOWN: Final = "no such number is known"
 NO_PAST: Final = "the store does not answer, so nothing can be said of the past"
-_CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 503: "store_unavailable"}
+CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 503: "store_unavailable"}
 _ABOUT: Final = """\
 What the status page shows, for scripts. Read only.
 
@@ -60,7 +61,7 @@ class _Api(FastAPI):
         return document
 
 
-def create_api(reader: Reader) -> ASGIApp:
+def create_api(reader: Reader) -> Heads:
     """Make the ASGI application, to be mounted at `/api/v1`."""
     api = _Api(
         title="voicelink-exporter",
@@ -121,16 +122,26 @@ def create_api(reader: Reader) -> ASGIApp:
     api.add_exception_handler(StoreError, _no_past)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(Exception, _broken)
-    return _Heads(api)
+    return Heads(api)
 
 
-class _Heads:
+class Heads:
     """Answers HEAD as GET; the server leaves the body out."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
 
+    def openapi(self) -> dict[str, Any]:
+        """Return the document that describes it."""
+        return self._app.openapi()
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """What it answers at."""
+        return self._app.routes
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
         head = scope.get("method") == "HEAD"
         await self._app({**scope, "method": "GET"} if head else scope, receive, send)
 
@@ -144,7 +155,7 @@ def _failed(
     status: int, message: str, problems: Iterable[tuple[str, str]] = (), headers: dict[str, str] | None = None
 ) -> Response:
     details = tuple(Detail(field=name, message=why) for name, why in problems)
-    error = Error(code=_CODES.get(status, "internal"), message=message, details=details)
+    error = Error(code=CODES.get(status, "internal"), message=message, details=details)
     return _json(Failed(error=error), status, headers)
 
 

@@ -89,6 +89,7 @@ class Did(Model):
     """E.164, or its keyed hash with `privacy.hash_numbers`, as in the label of the metrics; `did:812` for one that is
     configured by its id and was never seen."""
     account: str
+    """The account's name."""
     connection: str
     """The connection's id, or `default` where the API named none."""
     connection_name: str
@@ -96,9 +97,11 @@ class Did(Model):
     state: str
     """READY, what the API says is wrong first, MISSING (configured, and not listed) or OTHER (can't be shown)."""
     ready: bool
+    """Whether calls can be made over it."""
     issues: tuple[str, ...]
     """Issue codes, spelled as in the metrics."""
     actions: tuple[Action, ...]
+    """What a person would do about it."""
     since: datetime
     """The last change of state, or the first sight."""
     changes: int
@@ -106,14 +109,23 @@ class Did(Model):
     expired: bool | None
     """Whether it is expired at VoiceLink; null where the API didn't say."""
     did_id: int | None
+    """VoiceLink's id of it."""
     client_id: int | None
+    """VoiceLink's id of the client it is mapped to."""
     did_status: str
+    """VoiceLink's word on it; empty where the API gave none, like every name and id after it."""
     friendly_name: str
+    """What Vocobase calls it."""
     agent_id: str
+    """The voice agent that answers."""
     agent_name: str
+    """The agent's name."""
     bot_id: str
+    """The bot that calls are routed to."""
     bot_name: str
+    """The bot's name."""
     routing_id: str
+    """The routing record."""
     labels: dict[str, str]
     """The labels that the configuration gives it."""
     heal: HealState
@@ -124,11 +136,17 @@ class DidConfiguration(Model):
     """What the configuration says of a number. A login or query in `websocket_url` is masked."""
 
     client_id: int | None
+    """The client to map it to."""
     agent_id: str | None
+    """The agent to give it."""
     bot_name: str | None
+    """The name for a new bot."""
     websocket_url: str | None
+    """Where a new bot connects to."""
     heal: bool
+    """Whether it may be healed."""
     labels: dict[str, str]
+    """Its labels."""
 
 
 class DidDetail(Did):
@@ -165,19 +183,26 @@ class Transition(Model):
     """A change of state, as the polls saw it."""
 
     account: str
+    """The account's name."""
     connection: str
+    """The connection's id, or `default` where the API named none."""
     at: datetime
+    """When."""
     old: str | None
     """Null at the first sight."""
     new: str
+    """The state from then on."""
     issues: tuple[str, ...]
+    """The issues from then on."""
 
 
 class Step(Model):
     """What call-ready said it did. Anything may stand here: these are the API's words."""
 
     step: str
+    """Its name, as `ensure_routing`."""
     status: str
+    """How it went, as `done`."""
     detail: str
     """Empty with `privacy.hash_numbers`: the API might name the number."""
 
@@ -188,32 +213,48 @@ class Heal(Model):
     model_config = _example(_HEALED)
 
     id: int
+    """Its number in the ledger."""
     phone_number: str
+    """As a number's."""
     account: str
+    """The account's name."""
     connection: str
+    """The connection's id, or `default` where the API named none."""
     status: Status
     """How far it got. Only what `ended` has an outcome."""
     outcome: Outcome | None
+    """How it ended."""
     manual: bool
     """Whether a person asked for it."""
     issues: tuple[str, ...]
+    """What it was to mend."""
     replica: str
     """The process that made it."""
     claimed_at: datetime
+    """When somebody meant to send."""
     sent_at: datetime | None
+    """When it may have been sent."""
     answered_at: datetime | None
+    """When the answer was there."""
     ended_at: datetime | None
+    """When it ended."""
     broken_since: datetime | None
+    """When the issue was first seen."""
     http_status: int | None
+    """The answer's."""
     reason: str
+    """Why it stands where it does, in words."""
     steps: tuple[Step, ...]
+    """What call-ready said it did."""
 
 
 class GuardHeld(Model):
     """A guard that holds healing back, and why."""
 
     guard: str
+    """Its name, as in `voicelink_heal_blocked`."""
     reason: str
+    """Why it holds, and what to do."""
 
 
 class TargetHealing(Model):
@@ -224,11 +265,15 @@ class TargetHealing(Model):
     guards: tuple[GuardHeld, ...]
     """What holds it back now."""
     in_flight: int
+    """Heals under way."""
     quarantined: int
+    """Numbers that are not healed any more until a person lifts that."""
     relapses: int
+    """Mended numbers that broke again within probation."""
     would: int
     """What observe mode would have sent."""
     attempts: dict[Outcome, int]
+    """Heals that ended, by outcome."""
 
 
 class Target(Model):
@@ -268,11 +313,15 @@ class Target(Model):
     )
 
     account: str
+    """The account's name."""
     connection: str
     """The connection's id, or `default` where the API named none."""
     name: str
+    """What VoiceLink calls it; empty where the API gave none."""
     status: str
+    """VoiceLink's word on the connection."""
     is_default: bool
+    """Whether it is the account's default."""
     up: bool | None
     """Whether the last poll was complete; null before the first one ended."""
     failure: str | None
@@ -280,7 +329,9 @@ class Target(Model):
     current: bool
     """Whether there is data that isn't too old; without it nothing is said of the target's numbers."""
     dids: int
+    """How many numbers it has."""
     ready: int
+    """How many of them are ready."""
     states: dict[str, int]
     """Numbers by state."""
     issues: dict[str, int]
@@ -288,22 +339,30 @@ class Target(Model):
     last_success: datetime | None
     """When the last complete poll's answer was there: how old the data is."""
     next_poll: datetime | None
+    """When it is asked next; null where that isn't planned."""
     interval_seconds: float
+    """How often it is asked."""
     poll_duration_seconds: float | None
+    """How long the last poll took."""
     polls: int
+    """Polls since the start."""
     failures: dict[str, int]
     """Failed polls by reason; what never happened is left out."""
     anomalies: dict[str, int]
     """What was odd in complete polls, by kind; what never happened is left out."""
     drift_items: int | None
+    """Length of the API's list of differences; null where it sent none."""
     healing: TargetHealing
+    """Healing of its numbers."""
 
 
 class Listed(Model):
     """One page of a list."""
 
     page: int
+    """Which page this is."""
     per_page: int
+    """How many a page has."""
     total: int
     """How many there are on all pages."""
     pages: int
@@ -314,18 +373,21 @@ class Dids(Listed):
     """One page of numbers."""
 
     data: tuple[Did, ...]
+    """What is on this page."""
 
 
 class Targets(Listed):
     """One page of targets."""
 
     data: tuple[Target, ...]
+    """What is on this page."""
 
 
 class Heals(Listed):
     """One page of heals, newest first."""
 
     data: tuple[Heal, ...]
+    """What is on this page."""
 
 
 class OneDid(Model):
@@ -345,6 +407,7 @@ class Detail(Model):
     field: str
     """The parameter."""
     message: str
+    """What is wrong with it."""
 
 
 class Error(Model):
@@ -355,6 +418,7 @@ class Error(Model):
     message: str
     """A sentence for people."""
     details: tuple[Detail, ...]
+    """What is wrong with which parameter; empty where it isn't about parameters."""
 
 
 class Failed(Model):
@@ -371,3 +435,4 @@ class Failed(Model):
     )
 
     error: Error
+    """What went wrong."""

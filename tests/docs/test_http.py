@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from exporter.app import build, site_of
 from exporter.config import Config, Settings
 from exporter.web import create_site
+from exporter.web.api import create_api
+from exporter.web.reader import Reader
 from exporter.web.server import DRAIN, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
 from tests.support.markdown import codes, read, rows, section
 
@@ -21,17 +23,23 @@ LIMITS = {
     "Connections at once": str(MAX_CONNECTIONS),
     "Idle connection": f"{KEEP_ALIVE} s",
 }
+GET = frozenset({"GET", "HEAD"})  # that HEAD is answered everywhere, tests/web/test_api.py shows
 Routes = dict[str, frozenset[str]]
 
 
 def in_the_code() -> Routes:
     exporter = build(Settings(Config(), {"default": SecretStr("rg_live_MadeUp")}))
-    app = create_site(site_of(exporter))
+    site = site_of(exporter)
+    app, api = create_site(site), create_api(Reader(site))
     exporter.poller.close()
     found: Routes = {}
     for route in app.routes:
-        assert isinstance(route, Route), f"{route} is no plain route: this test has to learn about it"
-        found[route.path] = found.get(route.path, frozenset()) | frozenset(route.methods or ())
+        if isinstance(route, Mount):
+            assert route.path == "/api/v1", f"{route} is another mount: this test has to learn about it"
+            found |= {f"{route.path}{each.path}": GET for each in api.routes if isinstance(each, Route)}
+        else:
+            assert isinstance(route, Route), f"{route} is no plain route: this test has to learn about it"
+            found[route.path] = found.get(route.path, frozenset()) | frozenset(route.methods or ())
     return found
 
 
