@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -325,3 +327,9 @@ async def test_a_page_waits_for_its_past_only_so_long() -> None:
     recent = Recent(Counting(), lambda: 0.0)
     with pytest.raises(StoreError, match=r"within 1\.5 s"):
         await recent.transitions(ONE)
+
+
+def test_who_only_scrapes_does_not_pay_for_pages() -> None:
+    code = "import exporter.app, sys; print(sorted({'fastapi', 'jinja2', 'sqlalchemy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "[]\n"
