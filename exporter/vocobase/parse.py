@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT: Final = 200  # characters of a name or id that are shown
 MOST_ACTIONS: Final = 20  # of an entry, that are shown
-LONGEST_EMPTY: Final = 4  # bytes of a list without items, or of null
+EMPTY: Final = 4  # bytes of two lists without items, as of every number that is ready
 _LARGEST_ID: Final = 2**63
 _NAMELESS: Final = Named()
 _NO_REMOTE: Final = RemoteDid()
@@ -198,7 +198,7 @@ def _entry(raw: msgspec.Raw) -> Entry | None:
         bot_id=_text(bot.id),
         bot_name=_text(bot.name),
         routing_id=_text(routing.id),
-        actions=_actions(wire),
+        actions=_actions(wire) if len(wire.action_items) + len(wire.actions) > EMPTY else (),
     )
 
 
@@ -236,8 +236,6 @@ def _actions(wire: ReadinessEntry) -> tuple[tuple[str, str], ...]:
 
 def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
     """Return the first items of a list, unparsed; none where it isn't one."""
-    if len(raw) <= LONGEST_EMPTY:  # as with every number that is ready
-        return []
     try:
         return _list.decode(raw)[:MOST_ACTIONS]
     except _BROKEN:

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict
 
 NULL: Final = msgspec.Raw(b"null")
+NO_ITEMS: Final = msgspec.Raw(b"[]")
 
 
 class Outcome(msgspec.Struct):
@@ -82,8 +83,8 @@ class ReadinessEntry(msgspec.Struct, frozen=True):
     local_phone_number: msgspec.Raw = NULL
     routing: msgspec.Raw = NULL
     bot: msgspec.Raw = NULL
-    actions: msgspec.Raw = NULL
-    action_items: msgspec.Raw = NULL
+    actions: msgspec.Raw = NO_ITEMS
+    action_items: msgspec.Raw = NO_ITEMS
 
 
 class ListedConnection(BaseModel):
