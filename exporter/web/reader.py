@@ -12,7 +12,7 @@ from exporter.store.records import Wanted
 from exporter.threads import DaemonThread
 from exporter.web.models import Dids, Heals, OneDid, Targets
 from exporter.web.recent import Recent
-from exporter.web.rows import Rows, select
+from exporter.web.rows import Rows, place, select
 from exporter.web.views import Names, detail_of, did_of, heal_of, targets_of, transition_of
 
 if TYPE_CHECKING:
@@ -165,8 +165,9 @@ class Reader:
     async def find(self, scene: Scene, key: str) -> Found:
         """Return the number that is shown as `key`, or that `key` spells. Raises `UnknownDidError`."""
         number = await self.built(lambda: self._number(scene, key))
-        states = scene.fleet.targets.items()
-        dids = {target: did for target, state in states if (did := state.memory.get(number or ""))}
+        targets = scene.fleet.targets
+        known = {target: targets[target].memory.get(number or "") for target in sorted(targets, key=place)}
+        dids = {target: did for target, did in known.items() if did is not None}
         if number is None or not dids:
             raise UnknownDidError(key)
         return Found(number, dids, {target: self._site.healer.why(target, number) for target in dids})

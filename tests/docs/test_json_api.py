@@ -41,7 +41,7 @@ def in_the_code(document: dict[str, Any]) -> Told:
         }
     for name, schema in schemas.items():
         inherited = schemas[INHERITED[name]]["properties"] if name in INHERITED else {}
-        fields = {
+        fields: dict[str, tuple[str, ...]] = {
             field: (kind(each),) for field, each in schema.get("properties", {}).items() if field not in inherited
         }
         told[f"`{name}`"] = fields or dict.fromkeys(schema["enum"], ())

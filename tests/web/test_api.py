@@ -13,6 +13,7 @@ from tests.web.test_status import BROKEN, TWO, forgetful, healing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.http import Reply
     from tests.web.conftest import Web
@@ -124,15 +125,20 @@ def test_targets_are_listed_page_by_page(healed: Web) -> None:
     assert ok(healed.get("/api/v1/targets?per_page=1&page=2"))["data"] == targets["data"][1:]
 
 
-def test_a_number_under_two_targets_is_shown_twice(start: Start) -> None:
+def test_a_number_under_two_targets_is_shown_twice(start: Start, tmp_path: Path) -> None:
     accounts = [{"name": name, "api_key_env": "KEY"} for name in ("default", "second")]
-    web = start({"accounts": accounts}, polled=False, change=forgetful)
+    web = start(healing(tmp_path, accounts=accounts), healing=True, polled=False)
     web.call(web.poller.discover("second"))
     web.discover()
-    web.poll()
+    web.heal(1)
     assert ok(web.get("/api/v1/dids"))["total"] == 6
-    found = ok(web.get("/api/v1/dids?q=3344"))["data"]
-    assert [did["account"] for did in found] == ["default", "second"]
+    assert [did["account"] for did in ok(web.get("/api/v1/dids?q=3344"))["data"]] == ["default", "second"]
+    one = ok(web.get("/api/v1/dids/918011223344"))
+    assert [did["account"] for did in one["data"]] == ["default", "second"]
+    assert {change["account"] for change in one["transitions"]} == {"default", "second"}
+    page = web.get("/dids/%2B918011223344").text
+    assert page.count('<svg class="timeline"') == 2
+    assert page.count("data-news=") == 2
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter.errors import StoreError
+from exporter.snapshots import hasher
 from exporter.web import Health
 from exporter.web.lazily import Lazily
 from exporter.web.pages import SPANS
 from exporter.web.recent import MOST_KEPT, Recent
+from tests.support.processes import until
 from tests.web.conftest import KEY
 
 if TYPE_CHECKING:
@@ -260,17 +262,21 @@ def test_the_exporters_own_health_is_shown(start: Start) -> None:
     assert re.search(r"Requests left \d+ of 60 a minute", text_of(start().get("/").text))
 
 
-def test_data_that_is_too_old_is_called_old(start: Start) -> None:
-    web = start(
-        {"accounts": [{"api_key_env": "KEY"}], "poll": {"interval": "100ms", "jitter": "0s", "stale_after": "200ms"}},
-        interval=0.1,
-    )
+@pytest.mark.parametrize("hash_key", [None, "a key that is long enough"])
+def test_data_that_is_too_old_is_called_old(start: Start, tmp_path: Path, hash_key: str | None) -> None:
+    poll = {"interval": "100ms", "jitter": "0s", "stale_after": "200ms"}
+    privacy = {"hash_numbers": {"key_file": str(tmp_path / "key")} if hash_key else False}
+    config = {"accounts": [{"api_key_env": "KEY"}], "poll": poll, "privacy": privacy}
+    web = start(config, interval=0.1, hash_key=hash_key)
+    path = f"/dids/{hasher(hash_key.encode())(ONE)}" if hash_key else PAGE
     web.simulator.add_fault("status:sync:status=500")
-    page = ""
-    while "This is old: no poll was complete since" not in page:
+
+    def seen() -> bool:
         web.poll()
         web.call(web.poller.tick())
-        page = text_of(web.get(PAGE).text)
+        return "This is old: no poll was complete since" in text_of(web.get(path).text)
+
+    until(seen, "the page says that it is old")
     text = text_of(web.get("/").text)
     assert "Nothing current is known of any number: the polls fail." in text
     assert "too old to be shown" in text
