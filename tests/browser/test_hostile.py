@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import exporting
+from tests.browser.conftest import exporting, look
 from tests.support.processes import until
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def hostile_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 def assert_harmless(page: Page) -> str:
     """See that nothing ran and nothing was made of it; return the page's text."""
+    look(page)
     expect(page.locator("#live-text")).to_contain_text("Live")  # what is new, the script puts into the page itself
     assert page.evaluate("window.hacked") is None
     assert page.locator("#content img, #content script, #content iframe").count() == 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import exporting
+from tests.browser.conftest import exporting, look
 from tests.support.processes import until
 
 if TYPE_CHECKING:
@@ -60,5 +60,7 @@ def test_ten_thousand_numbers_do_not_make_the_browser_stutter(visit: Visit, larg
 def test_who_looks_does_not_keep_who_scrapes_waiting(visit: Visit, large: tuple[Simulated, Served]) -> None:
     _, exporter = large
     pages = [visit(exporter, path) for path in ("/", "/?sort=-since", "/?q=9")]
+    for page in pages:
+        look(page)
     until(lambda: all("Live" in page.locator("#live-text").inner_text() for page in pages), "all follow")
     assert "voicelink_dids" in exporter.scrape()

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.browser.conftest import exporting
+from tests.browser.conftest import exporting, look
 from tests.support.processes import until
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def test_the_page_of_a_number_follows_it(visit: Visit, simulator: Simulated, exp
     page = visit(exporter, f"/dids/%2B{FIRST[1:]}")
     expect(page.locator(".state")).to_have_text("✓ READY")
     break_one(simulator, exporter)
+    look(page)
     expect(page.locator(".state")).to_have_text("✕ NO_VOCOBASE_AGENT")
     expect(page.locator("#news")).to_have_text(f"{FIRST} is NO_VOCOBASE_AGENT")
     expect(page.locator("svg.timeline rect.bad").first).to_be_attached()
@@ -204,10 +205,12 @@ def test_the_page_works_without_a_script(visit: Visit, simulator: Simulated, exp
 def test_a_page_whose_exporter_is_gone_says_so(visit: Visit, watched: Watched, tmp_path: object) -> None:
     with exporting(tmp_path, "--dids=3") as (simulator, exporter):
         page = visit(exporter)
+        look(page)
         expect(page.locator("#live-text")).to_have_text(LIVE)
         simulator.add_fault("status:sync:status=500")
         expect(page.get_by_text("failed: server error")).to_be_visible()
         exporter.process.end()
+        look(page)
         expect(page.get_by_role("alert")).to_contain_text("The exporter can't be reached. What you see is from ")
         expect(page.locator("#live-text")).to_have_text(re.compile("Not live since "))
         expect(page.locator("#ready")).to_have_text("3 of 3 ready")
@@ -227,6 +230,8 @@ def test_a_number_that_is_gone_is_said_to_be(
     simulator.set_did(number, removed=True)
     expect(page.get_by_role("alert")).to_contain_text("The exporter knows no such number any more.")
     simulator.set_did(number, removed=False)
+    until(lambda: number in exporter.scrape(), "the exporter sees that it is back")
+    look(page)
     expect(page.get_by_role("alert")).to_have_text("")
     assert all("404" in error for error in watched.wrong), watched.wrong
     watched.wrong.clear()
