@@ -244,7 +244,7 @@ def _templates() -> Environment:
         symbols=SYMBOLS,
     )
     environment.filters.update(
-        span=words.span, when=when, utc=words.utc, iso=words.iso, count=words.count, kind=timeline.kind
+        span=words.span, due=words.due, when=when, utc=words.utc, iso=words.iso, count=words.count, kind=timeline.kind
     )
     return environment
 

@@ -7,6 +7,8 @@ from typing import Final
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _TWO: Final = 2
+JUST_NOW: Final = 0.5  # seconds
+LATE: Final = 5.0  # seconds; what is due takes a moment
 
 
 def span(seconds: float) -> str:
@@ -20,6 +22,13 @@ def span(seconds: float) -> str:
         if len(parts) == _TWO:
             break
     return " ".join(filter(None, parts)) or "0 s"
+
+
+def due(seconds: float) -> str:
+    """Return when something is to happen, so many seconds from now."""
+    if seconds > JUST_NOW:
+        return f"in {span(seconds)}"
+    return "now" if seconds > -LATE else f"overdue for {span(-seconds)}"
 
 
 def utc(moment: datetime) -> str:

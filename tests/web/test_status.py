@@ -137,6 +137,13 @@ def test_a_filter_shows_its_numbers_and_how_to_lift_it(start: Start) -> None:
     assert '<input type="hidden" name="ready" value="true">' in sorted_page
 
 
+def test_what_the_form_does_not_show_it_keeps(web: Web) -> None:
+    page = web.get("/?label=a=1&label=b=2&per_page=7&sort=name&ready=false").text
+    for name, value in (("label", "b=2"), ("per_page", "7"), ("sort", "name"), ("ready", "false")):
+        assert f'<input type="hidden" name="{name}" value="{value}">' in page
+    assert '<option value="a=1" selected>a=1</option>' in page
+
+
 @pytest.mark.parametrize(
     "query", ["page=0", "color=red", "state=x&state=y", "sort=up", "q=" + "x" * 201, "state=%3Cb%3E"]
 )

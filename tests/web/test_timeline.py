@@ -8,7 +8,7 @@ import pytest
 
 from exporter.store.records import Transition
 from exporter.web.timeline import Piece, kind, pieces
-from exporter.web.words import count, iso, span, utc
+from exporter.web.words import count, due, iso, span, utc
 
 START, END = 1000.0, 2000.0
 
@@ -88,6 +88,14 @@ def test_a_piece_says_what_was_wrong_and_how_it_is_drawn() -> None:
 )
 def test_a_span_has_its_two_largest_units(seconds: float, words: str) -> None:
     assert span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(61, "in 1 min 1 s"), (0.6, "in 1 s"), (0.5, "now"), (-4, "now"), (-61, "overdue for 1 min 1 s")],
+)
+def test_what_is_due_is_in_a_while_now_or_overdue(seconds: float, words: str) -> None:
+    assert due(seconds) == words
 
 
 def test_times_are_in_utc_and_counts_have_their_plural() -> None:

@@ -42,7 +42,7 @@
     }
     for (const time of content.querySelectorAll("time[data-until]")) {
       const left = Date.parse(time.dateTime) - at;
-      say(time, left > 500 ? `in ${span(left)}` : "now");
+      say(time, left > 500 ? `in ${span(left)}` : left > -5000 ? "now" : `overdue for ${span(-left)}`);
     }
   }
 
