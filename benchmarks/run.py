@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.healing import claims_a_second, controller_cost, decision_seconds, postgres_url, sqlite_url
 from benchmarks.inside import Changer, lag_of_polls, steps_of_poll, work_after_poll
+from benchmarks.looking import looks, scrapes_beside
 from benchmarks.running import Running, answers, base_url, exporter, free_port, listens, simulator, started, wait_for
 from benchmarks.scraping import Scraper, rate, value
 from benchmarks.starting import first_answer, import_times
@@ -59,6 +60,7 @@ class Sizes:
     rate_seconds: float = 4.0
     starts: int = 5
     claims: int = 300
+    looks: int = 40
 
 
 def _note(text: str) -> None:
@@ -239,6 +241,13 @@ def sizing(sizes: Sizes) -> Iterator[Row]:
             )
 
 
+def looked_at(sizes: Sizes, dids: int) -> Iterator[Row]:
+    """Look at a fleet at rest, as people and scripts do."""
+    with simulator(dids, 1) as api, polled(api, 600, dids) as (ours, _, _):
+        yield from looks(ours, sizes.looks)
+        yield scrapes_beside(ours, sizes.scrapes)
+
+
 def starting(sizes: Sizes) -> Iterator[Row]:
     """Start it again and again."""
     with simulator(20, 1) as api:
@@ -276,6 +285,7 @@ def measure(sizes: Sizes) -> str:
             f"{sizes.dids:,} DIDs, polled every {INTERVAL:g} s",
             lambda: scrapes_while_polling(sizes, sizes.dids, 1, INTERVAL),
         ),
+        (f"{sizes.dids:,} DIDs, looked at", lambda: looked_at(sizes, sizes.dids)),
         (f"CPU of one poll of {sizes.dids:,} DIDs, 1 % changed", lambda: poll_by_step(sizes)),
         (f"{many}, at rest", lambda: scrapes(sizes, fleet, sizes.targets)),
         (

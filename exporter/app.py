@@ -20,7 +20,7 @@ from exporter.clock import SystemClock
 from exporter.errors import ConfigError, StartupError
 from exporter.parts import Exporter
 from exporter.shards import ALL, Shard
-from exporter.web import Security, Server, Site, create_site, name_of, open_all
+from exporter.web import Health, Security, Server, Site, create_site, name_of, open_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,15 @@ def site_of(exporter: Exporter, reload: Callable[[], Awaitable[None]] | None = N
         healer=exporter.controller,
         past=exporter.archive,
         reload=reload,
+        health=partial(_health, exporter),
+    )
+
+
+def _health(exporter: Exporter) -> Health:
+    clients, shard = exporter.clients.of_account.items(), exporter.shard
+    return Health(
+        {name: (client.budget.remaining, client.budget.per_minute) for name, client in clients},
+        (shard.index, shard.total) if shard.total > 1 else None,
     )
 
 

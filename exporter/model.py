@@ -122,6 +122,7 @@ class Entry:
     bot_name: str = ""
     routing_id: str = ""
     repeated: bool = False  # the answer held it more than once; this is the first
+    actions: tuple[tuple[str, str], ...] = ()  # what a person would do: issue code, or nothing, and sentence
 
 
 @dataclass(frozen=True, slots=True)

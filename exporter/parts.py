@@ -115,6 +115,7 @@ class Exporter:
     ) -> None:
         """`transport` replaces the network, as for `VocobaseClient`."""
         self.settings = settings
+        self.shard = shard
         self.clock = clock or SystemClock()
         self.telemetry = Telemetry()
         self.telemetry.sharded(shard)

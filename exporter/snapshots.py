@@ -153,6 +153,7 @@ class TargetState:
 
     target: Target
     up: bool | None = None
+    failure: Reason | None = None  # of the last poll, where it failed
     snapshot: Snapshot | None = None
     memory: Mapping[str, Did] = field(default_factory=dict)
     polls: int = 0
@@ -194,7 +195,7 @@ class Fleet:
 def poll_failed(state: TargetState, reason: Reason, duration: float) -> TargetState:
     """Return the state after a failed poll: nothing that was known of the DIDs changes."""
     failures = {**state.failures, reason: state.failures[reason] + 1}
-    return replace(state, up=False, polls=state.polls + 1, failures=failures, duration=duration)
+    return replace(state, up=False, failure=reason, polls=state.polls + 1, failures=failures, duration=duration)
 
 
 def recalled(target: Target, known: Mapping[str, tuple[str, float, int]], healing: Healing) -> TargetState:
@@ -298,6 +299,7 @@ def poll_succeeded(
         replace(
             before,
             up=True,
+            failure=None,
             snapshot=Snapshot(target, at, memory, answer.drift_items, started=at - duration, heard=heard),
             memory=memory,
             polls=before.polls + 1,

@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from benchmarks import run
 from benchmarks.baseline import FleetCollector, polled
 from benchmarks.inside import Steps, lag_of_polls, steps_of_poll, work_after_poll
+from benchmarks.looking import LOOKS, looks, scrapes_beside
 from benchmarks.running import base_url, simulator
 from benchmarks.scraping import Scraper, value
 from benchmarks.table import BEGIN, END, Row, at_most, put_into, ratio
@@ -70,6 +71,13 @@ def test_a_scrape_is_timed_and_read(api: Running) -> None:
         assert seconds > 0
         assert ours.rss > 1
         assert ours.cpu > 0
+
+
+def test_pages_are_looked_at_and_scrapes_beside_them(api: Running) -> None:
+    with run.polled(api, 60, DIDS) as (ours, _, _):
+        rows = [*looks(ours, 3), scrapes_beside(ours, 3)]
+    assert len(rows) == len(LOOKS) + 2
+    assert all(re.match(r"[\d.,]+ ms", row.figure) for row in rows)
 
 
 async def test_a_poll_is_taken_apart(api: Running) -> None:

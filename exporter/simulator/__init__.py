@@ -41,7 +41,8 @@ Faults, `KIND[:endpoint][:key=value,…]` as text, `Fault(kind="status", endpoin
     none: all), after=0 (let that many pass first), connection (only that connection's requests)
     status: status=500, location, retry_after       latency: seconds=1         hang: seconds=300 (then it hangs up)
     drip: seconds=0.01, size=1 (bytes a piece)      truncate                   oversize: size=1048576 (bytes)
-    html    not_json    duplicates    markup    extra_fields                   partial: percent=50
+    html    not_json    duplicates    extra_fields                             partial: percent=50
+    markup: text (what every string ends with)
     wrong_types: level=field (root|data|readiness|entry|field)                 null_fields: level=entry (entry|field)
     unknown_states: state                           many_codes: codes=100
     invalid_entry: variant=both (number|unnumbered) envelope: shape=data.connections (data|data.data)

@@ -25,7 +25,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "unknown_states": ("state",),
     "null_fields": ("level",),
     "extra_fields": (),
-    "markup": (),
+    "markup": ("text",),
     "many_codes": ("codes",),
     "duplicates": (),
     "invalid_entry": ("variant",),
@@ -85,6 +85,8 @@ class Fault:
     percent: float = 50.0
     then: str = ""
     shape: str = ""
+    text: str = ""
+    """What every string of the answer ends with; empty: some markup. Only JSON can say a text with a comma."""
 
     def __post_init__(self) -> None:
         if self.kind not in PARAMETERS:

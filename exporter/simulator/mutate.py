@@ -105,7 +105,8 @@ def _unknown_states(answer: Object, endpoint: str, fault: Fault, _seed: int) -> 
     return answer
 
 
-def _markup(answer: Object, endpoint: str, _fault: Fault, _seed: int) -> object:
+def _markup(answer: Object, endpoint: str, fault: Fault, _seed: int) -> object:
+    text = fault.text or MARKUP
     kept = (*IDENTITY, *(("id", "status", "provider") if endpoint == "connections" else ()))
 
     def spoil(value: object, name: str = "") -> object:
@@ -113,7 +114,7 @@ def _markup(answer: Object, endpoint: str, _fault: Fault, _seed: int) -> object:
             return {key: spoil(inner, key) for key, inner in value.items()}
         if isinstance(value, list):
             return [spoil(inner) for inner in value]
-        return value + MARKUP if isinstance(value, str) and name not in kept else value
+        return value + text if isinstance(value, str) and name not in kept else value
 
     return spoil(answer)
 

@@ -11,7 +11,7 @@ from exporter.threads import DaemonThread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.store.records import Attempt, Transition
+    from exporter.store.records import Attempt, Transition, Wanted
     from exporter.store.store import Store
 
 ANSWER_WITHIN: Final = 5.0  # seconds for one look; a page without its past is better than none
@@ -39,6 +39,10 @@ class Archive:
     async def attempts(self, number: str | None = None, limit: int = 1000) -> list[Attempt]:
         """Return the ledger's rows, of one DID or of all, newest first."""
         return await self._look(lambda: self._store.ledger.history(number, limit))
+
+    async def page(self, wanted: Wanted, offset: int, limit: int) -> tuple[int, list[Attempt]]:
+        """Return how many of the ledger's rows are wanted, and some of them, newest first."""
+        return await self._look(lambda: self._store.ledger.page(wanted, offset, limit))
 
     def close(self) -> None:
         """End the thread when it has done what it was given."""

@@ -70,7 +70,9 @@ def _sqlite(engine: Engine) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # one writer from the start: no upgrade that could fail half-way
+        # One writer from the start: no upgrade that could fail half-way. Who only reads keeps nobody from writing.
+        reading = connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -90,11 +92,16 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """Run a transaction: committed at the end, rolled back on any error. Raises `StoreError` for the database's."""
+def transaction(engine: Engine, *, reading: bool = False) -> Iterator[Connection]:
+    """Run a transaction: committed at the end, rolled back on any error. Raises `StoreError` for the database's.
+
+    One that is `reading` only doesn't wait for those who write.
+    """
     try:
-        with engine.begin() as connection:
-            yield connection
+        with engine.connect() as connection:
+            connection.execution_options(reading=reading)
+            with connection.begin():
+                yield connection
     except DBAPIError as error:
         raise StoreError(f"the store does not answer: {_first_line(error.orig)}") from error
     except UnicodeEncodeError:

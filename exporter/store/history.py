@@ -59,7 +59,7 @@ class History:
         """Return a DID's changes of state, newest first."""
         table = did_transitions.c
         query = select(did_transitions).where(table.number == number).order_by(table.at.desc(), table.id.desc())
-        with transaction(self._engine) as database:
+        with transaction(self._engine, reading=True) as database:
             return [
                 Transition(
                     account=row["account"],

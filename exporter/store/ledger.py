@@ -27,6 +27,7 @@ from exporter.store.records import (
     Refused,
     Result,
     Status,
+    Wanted,
     Wish,
 )
 from exporter.store.rows import EVERYBODY, account_row, dialect, lock, upsert
@@ -77,8 +78,18 @@ class Ledger:
         query = select(heal_attempts).order_by(heal_attempts.c.id.desc()).limit(limit)
         if number is not None:
             query = query.where(heal_attempts.c.number == number)
-        with transaction(self._engine) as connection:
+        with transaction(self._engine, reading=True) as connection:
             return [_attempt(row) for row in connection.execute(query).mappings()]
+
+    def page(self, wanted: Wanted, offset: int, limit: int) -> tuple[int, list[Attempt]]:
+        """Return how many attempts are wanted, and some of them, newest first."""
+        table = heal_attempts.c
+        asked = {table.number: wanted.number, table.account: wanted.account, table.outcome: wanted.outcome}
+        where = [column == value for column, value in asked.items() if value is not None]
+        query = select(heal_attempts).where(*where).order_by(table.id.desc()).offset(offset).limit(limit)
+        with transaction(self._engine, reading=True) as connection:
+            total = connection.execute(select(func.count()).select_from(heal_attempts).where(*where)).scalar_one()
+            return total, [_attempt(row) for row in connection.execute(query).mappings()]
 
     # The two transactions before a request
 

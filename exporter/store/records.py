@@ -152,6 +152,15 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which attempts somebody asks for; `None` is any."""
+
+    number: str | None = None
+    account: str | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Why a claim was not made."""
 

@@ -15,6 +15,7 @@ from exporter.errors import BadResponseError
 from exporter.model import CODE, OTHER, Anomaly, Answer, Connection, Entry
 from exporter.numbers import MAX_LENGTH, canonical
 from exporter.vocobase.wire import (
+    ActionItem,
     ListedConnection,
     LocalPhoneNumber,
     Named,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONGEST_TEXT: Final = 200  # characters of a name or id that are shown
+MOST_ACTIONS: Final = 20  # of an entry, that are shown
+EMPTY: Final = 4  # bytes of two lists without items, as of every number that is ready
 _LARGEST_ID: Final = 2**63
 _NAMELESS: Final = Named()
 _NO_REMOTE: Final = RemoteDid()
@@ -43,6 +46,8 @@ _readiness = msgspec.json.Decoder(ReadinessEntry)
 _remote = msgspec.json.Decoder(RemoteDid | None)
 _local = msgspec.json.Decoder(LocalPhoneNumber | None)
 _named = msgspec.json.Decoder(Named | None)
+_action = msgspec.json.Decoder(ActionItem)
+_sentence = msgspec.json.Decoder(str)
 _BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -193,10 +198,11 @@ def _entry(raw: msgspec.Raw) -> Entry | None:
         bot_id=_text(bot.id),
         bot_name=_text(bot.name),
         routing_id=_text(routing.id),
+        actions=_actions(wire) if len(wire.action_items) + len(wire.actions) > EMPTY else (),
     )
 
 
-def _part(decoder: msgspec.json.Decoder[T | None], raw: msgspec.Raw) -> T | None:
+def _part(decoder: msgspec.json.Decoder[T | None] | msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
     """Return a part of an entry; one that isn't of its shape counts as absent."""
     try:
         return decoder.decode(raw)
@@ -218,6 +224,22 @@ def _issues(value: object) -> tuple[str, ...]:
         return ()
     items = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(_code(item) for item in items))
+
+
+def _actions(wire: ReadinessEntry) -> tuple[tuple[str, str], ...]:
+    """Return what the API says a person would do: issue code and sentence; without codes where it names none."""
+    items = _items(wire.action_items)
+    found = [(_text(item.code), _text(item.label)) for raw in items if (item := _part(_action, raw))]
+    named = tuple((code, label) for code, label in found if label)
+    return named or tuple(("", _text(label)) for raw in _items(wire.actions) if (label := _part(_sentence, raw)))
+
+
+def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    """Return the first items of a list, unparsed; none where it isn't one."""
+    try:
+        return _list.decode(raw)[:MOST_ACTIONS]
+    except _BROKEN:
+        return []
 
 
 def _code(value: object) -> str:

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict
 
 NULL: Final = msgspec.Raw(b"null")
+NO_ITEMS: Final = msgspec.Raw(b"[]")
 
 
 class Outcome(msgspec.Struct):
@@ -60,11 +61,18 @@ class LocalPhoneNumber(msgspec.Struct, frozen=True):
     agent: msgspec.Raw = NULL
 
 
+class ActionItem(msgspec.Struct, frozen=True):
+    """What a person would do about an issue."""
+
+    code: Any = None
+    label: Any = None
+
+
 class ReadinessEntry(msgspec.Struct, frozen=True):
     """One entry of `data.readiness`.
 
-    Its parts stay unparsed, so that one that isn't of its shape counts as absent: a `RemoteDid`, a `LocalPhoneNumber`
-    and two `Named`.
+    Its parts stay unparsed, so that one that isn't of its shape counts as absent: a `RemoteDid`, a `LocalPhoneNumber`,
+    two `Named`, a list of sentences and a list of `ActionItem`.
     """
 
     key: Any = None
@@ -75,6 +83,8 @@ class ReadinessEntry(msgspec.Struct, frozen=True):
     local_phone_number: msgspec.Raw = NULL
     routing: msgspec.Raw = NULL
     bot: msgspec.Raw = NULL
+    actions: msgspec.Raw = NO_ITEMS
+    action_items: msgspec.Raw = NO_ITEMS
 
 
 class ListedConnection(BaseModel):

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from exporter.app import site_of
 from exporter.config import Config, Settings
 from exporter.parts import Exporter
 from exporter.web import create_site
+from exporter.web.api import create_api
 from exporter.web.guard import DEFAULTS, EXEMPT
 from exporter.web.passwords import CHECKS_AT_ONCE, MAX_WAITING
+from exporter.web.reader import Reader
 from exporter.web.server import DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
 from tests.support.markdown import codes, read, rows, section
 
@@ -25,17 +27,23 @@ LIMITS = {
     "Connections at once": str(MAX_CONNECTIONS),
     "Idle connection": f"{KEEP_ALIVE} s",
 }
+GET = frozenset({"GET", "HEAD"})  # that HEAD is answered everywhere, tests/web/test_api.py shows
 Routes = dict[str, frozenset[str]]
 
 
 def in_the_code() -> Routes:
     exporter = Exporter(Settings(Config(), {"default": SecretStr("rg_live_MadeUp")}))
-    app = create_site(site_of(exporter, exporter.poller.tick))  # with all that a flag may add
+    site = site_of(exporter, exporter.poller.tick)  # with all that a flag may add
+    app, api = create_site(site), create_api(Reader(site))
     exporter.poller.close()
     found: Routes = {}
     for route in app.routes:
-        assert isinstance(route, Route), f"{route} is no plain route: this test has to learn about it"
-        found[route.path] = found.get(route.path, frozenset()) | frozenset(route.methods or ())
+        if isinstance(route, Mount):
+            assert route.path == "/api/v1", f"{route} is another mount: this test has to learn about it"
+            found |= {f"{route.path}{each.path}": GET for each in api.routes if isinstance(each, Route)}
+        else:
+            assert isinstance(route, Route), f"{route} is no plain route: this test has to learn about it"
+            found[route.path] = found.get(route.path, frozenset()) | frozenset(route.methods or ())
     return found
 
 

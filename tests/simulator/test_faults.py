@@ -203,6 +203,13 @@ async def test_markup_is_in_every_string_but_what_identifies(start: Start) -> No
     assert connection["name"].endswith(MARKUP)
 
 
+async def test_markup_can_be_any_text(start: Start) -> None:
+    client, simulator = start(dids=1)
+    simulator.add_fault(Fault(kind="markup", endpoint="sync", text="a, b: <c>=\u2028"))
+    assert (await readiness(client))[0]["state"] == "READYa, b: <c>=\u2028"
+    assert "text=a, b" in simulator.faults()[0].spec()
+
+
 @pytest.mark.parametrize("dids", [1, 7])
 async def test_many_codes_are_all_there(start: Start, dids: int) -> None:
     client, simulator = start(dids=dids)

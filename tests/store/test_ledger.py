@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter.model import HealState, Outcome
-from exporter.store.records import LATE, Attempt, DidRecord, Result, Status
+from exporter.store.engine import transaction
+from exporter.store.records import LATE, Attempt, DidRecord, Result, Status, Wanted
+from exporter.store.rows import lock
 from tests.support.ledgers import (
     ACCOUNT,
     ANSWERED,
@@ -356,3 +358,34 @@ def test_what_is_idle_for_long_is_forgotten_and_what_is_held_is_kept(store: Stor
     store.ledger.prune(NOW + 90 * DAY)
     assert set(store.ledger.records(NOW)[0]) == {OTHER}
     assert store.ledger.history() == []
+
+
+# Looking
+
+
+def test_a_page_of_the_ledger_counts_what_is_wanted_and_returns_some_of_it(store: Store) -> None:
+    numbers = (OTHER, NUMBER, OTHER, NUMBER, OTHER)
+    made = [ended(store, Outcome.FAILED, number, now=NOW + index) for index, number in enumerate(numbers)]
+    ids = [attempt.id for attempt in reversed(made)]
+
+    def page(wanted: Wanted, offset: int = 0, limit: int = 10) -> tuple[int, list[int]]:
+        total, attempts = store.ledger.page(wanted, offset, limit)
+        return total, [attempt.id for attempt in attempts]
+
+    assert page(Wanted()) == (5, ids)
+    assert page(Wanted(), 1, 2) == (5, ids[1:3])
+    assert page(Wanted(), 5, 2) == (5, [])
+    assert page(Wanted(number=NUMBER)) == (2, [ids[1], ids[3]])
+    assert page(Wanted(number="+1")) == (0, [])
+    assert page(Wanted(account=ACCOUNT, outcome=Outcome.FAILED)) == (5, ids)
+    assert page(Wanted(account="another")) == (0, [])
+    assert page(Wanted(outcome=Outcome.WOULD_SEND)) == (0, [])
+
+
+def test_who_looks_waits_for_nobody_who_writes(store: Store) -> None:
+    attempt = sent(store)
+    with transaction(store.ledger._engine) as writing:  # noqa: SLF001 - to hold on to it
+        lock(writing, ACCOUNT)
+        assert [each.id for each in store.ledger.history()] == [attempt.id]
+        assert store.ledger.page(Wanted(), 0, 10)[0] == 1
+        assert store.history.of(NUMBER) == []

@@ -57,7 +57,7 @@ def read_reply(stream: BinaryIO, method: str = "GET") -> Reply:
     for line in iter(stream.readline, b"\r\n"):
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.lower()] = value.strip()
-    bodiless = method == "HEAD" or status == HTTPStatus.NO_CONTENT
+    bodiless = method == "HEAD" or status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
     length = headers.get("content-length")
     body = b"" if bodiless else stream.read(int(length)) if length else stream.read()
     return Reply(status, headers, body)

@@ -64,6 +64,7 @@ READ = Entry(
     bot_id="9",
     bot_name="Sales line",
     routing_id="7",
+    actions=(("NO_BOT", "Create a bot"),),
 )
 LISTED: dict[str, Any] = {
     "id": 5,
@@ -473,3 +474,36 @@ def test_entries_of_which_none_names_a_number_are_no_answer() -> None:
     with pytest.raises(BadResponseError, match="names no number in any of its entries"):
         parse_sync(as_json({"success": True, "data": {"readiness": [{"did": "918011223344", "state": "READY"}, 7]}}))
     assert parse_sync(as_json({"success": True, "data": {"readiness": []}})).entries == ()
+
+
+LONG = "x" * 300
+SAID: list[tuple[object, object, tuple[tuple[str, str], ...]]] = [
+    ([{"code": "A", "label": "One"}, {"code": "B", "label": "Two"}], ["Else"], (("A", "One"), ("B", "Two"))),
+    (None, ["One", "Two"], (("", "One"), ("", "Two"))),
+    ([], ["One"], (("", "One"),)),
+    ([{"code": "A"}, {"code": "B", "label": ""}, {"code": "C", "label": None}], ["One"], (("", "One"),)),
+    ([{"label": "One"}, 42, None, "Two", [], {"code": 7, "label": 8}], [], (("", "One"), ("7", "8"))),
+    ([{"code": "A", "label": "One", "raw": {"note": CANARY}}], [], (("A", "One"),)),
+    ("One", {"a": 1}, ()),
+    (7, "One", ()),
+    ([], [1, None, {}, ["One"], "Two", ""], (("", "Two"),)),
+    ([{"code": LONG, "label": LONG}], [], ((LONG[:199] + "…", LONG[:199] + "…"),)),
+    ([{"code": str(n), "label": "One"} for n in range(99)], [], tuple((str(n), "One") for n in range(20))),
+    ([], [str(n) for n in range(1, 99)], tuple(("", str(n)) for n in range(1, 21))),
+]
+
+
+@pytest.mark.parametrize(("items", "sentences", "read"), SAID)
+def test_what_a_person_would_do_is_read_as_far_as_it_can_be(items: object, sentences: object, read: object) -> None:
+    changed = copy.deepcopy(SYNC)
+    changed["data"]["readiness"][0] |= {"action_items": items, "actions": sentences}
+    (entry,) = parse_sync(json.dumps(changed).encode()).entries
+    assert entry.actions == read
+    assert entry.issues == READ.issues
+
+
+def test_actions_that_cannot_be_read_cost_nothing_else() -> None:
+    deep = "[" * 200 + "]" * 200
+    body = json.dumps(SYNC).replace('[{"code": "NO_BOT", "label": "Create a bot"}]', deep).encode()
+    (entry,) = parse_sync(body).entries
+    assert entry.actions == (("", "Create a bot"),)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from exporter.poller import Poller
+    from exporter.web import Site
 
 T = TypeVar("T")
 KEY = "rg_live_MadeUpKeyOfTheTests"
@@ -36,8 +37,13 @@ class Web:
     simulator: Simulator
     interval: float
     port: int = 0
-    poller: Poller = field(init=False)
+    exporter: Exporter = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
+
+    @property
+    def poller(self) -> Poller:
+        """Who polls."""
+        return self.exporter.poller
 
     def get(self, target: str, method: str = "GET", **headers: str) -> Reply:
         """Ask for something; header names are written with _ for -."""
@@ -65,10 +71,27 @@ class Web:
 
         self.call(work())
 
+    def heal(self, polls: int = 4) -> None:
+        """Poll until what is broken was judged, healed and judged again; only where it was started to heal."""
+        for _ in range(polls):
+            self.poll()
+            self.call(self.exporter.controller.settle())
+        self.call(self.exporter.controller.tick())
+
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Web]]:
-    """Return what starts an exporter: `polled` once or not yet, with a configuration and the simulator's options."""
+    """Return what starts an exporter: `polled` once or not yet, with a configuration and the simulator's options.
+
+    `change` puts something else in place of what the site is made of.
+    """
+    with _starting() as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def module_start() -> Iterator[Callable[..., Web]]:
+    """Return the same for exporters that all tests of a module look at."""
     with _starting() as begin:
         yield begin
 
@@ -88,12 +111,17 @@ def _starting() -> Iterator[Callable[..., Web]]:
             config: dict[str, Any] | None = None,
             *,
             polled: bool = True,
+            healing: bool = False,
+            hash_key: str | None = None,
+            change: Callable[[Site], Site] = lambda site: site,
             interval: float = 60,
             listen: str = "127.0.0.1:0",
             server: dict[str, Any] | None = None,
             **options: Any,  # noqa: ANN401 - any of the simulator's
         ) -> Web:
-            settings = Settings(Config.model_validate(config or EVERYTHING), {"default": SecretStr(KEY)})
+            checked = Config.model_validate(config or EVERYTHING)
+            keys = {account.name: SecretStr(KEY) for account in checked.accounts}
+            settings = Settings(checked, keys, SecretStr(hash_key) if hash_key else None)
             app = create_app(SimulatorOptions(**{"dids": 3, "rate_limit": 0, **options}))
             web = Web(simulator_of(app), interval)
             ready = threading.Event()
@@ -102,13 +130,16 @@ def _starting() -> Iterator[Callable[..., Web]]:
             async def live() -> None:
                 exporter = Exporter(settings, transport=httpx.ASGITransport(app))
                 exporter.exposition.refresh_own()
-                web.poller = exporter.poller
+                web.exporter = exporter
+                heals = asyncio.create_task(exporter.controller.run()) if healing else None
                 web._loop = asyncio.get_running_loop()  # noqa: SLF001 - it is this one
                 sockets = open_sockets(parse_listen_address(listen))
                 web.port = 0 if listen.startswith("unix:") else sockets[0].getsockname()[1]
-                running.append(Server(create_site(site_of(exporter)), **(server or {})))
+                running.append(Server(create_site(change(site_of(exporter))), **(server or {})))
                 ready.set()
                 await running[0].serve(list(sockets))
+                if heals:
+                    heals.cancel()
                 await end(exporter)
                 exporter.poller.close()
 
