@@ -14,10 +14,9 @@ from starlette.routing import Mount, Route
 
 from exporter.errors import ConfigError
 from exporter.web import assets
-from exporter.web.lazily import Lazily
+from exporter.web.lazily import Lazily, Once
 from exporter.web.metrics import HasBodies, Metrics
 from exporter.web.probe import probe
-from exporter.web.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from exporter.model import Guard, Target
     from exporter.snapshots import Fleet
     from exporter.store.records import Attempt, Transition, Wanted
+    from exporter.web.reader import Reader
 
 
 class Renderer(HasBodies, Protocol):
@@ -120,7 +120,11 @@ class Site:
 
 def create_site(site: Site) -> Starlette:
     """Make the ASGI application."""
-    reader = Reader(site)
+
+    def read() -> Reader:
+        from exporter.web.reader import Reader  # noqa: PLC0415 - start-up doesn't pay for its models
+
+        return Reader(site)
 
     async def ready(_: Request) -> Response:
         if site.watcher.tried:
@@ -145,13 +149,14 @@ def create_site(site: Site) -> Starlette:
     def pages() -> ASGIApp:
         from exporter.web.pages import create_pages  # noqa: PLC0415 - start-up doesn't pay for templates
 
-        return create_pages(site, reader)
+        return create_pages(site, reader())
 
     def api() -> ASGIApp:
         from exporter.web.api import create_api  # noqa: PLC0415 - start-up doesn't pay for FastAPI
 
-        return create_api(reader)
+        return create_api(reader())
 
+    reader = Once(read)
     html = Lazily(pages)
     app = Starlette(
         routes=[

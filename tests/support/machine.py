@@ -10,16 +10,24 @@ import sys
 from pathlib import Path
 from typing import Final
 
-PUBLIC: Final = frozenset(
-    {"/", "localhost", "127.0.0.1"}
-)
+LOCAL: Final = frozenset({"/", "localhost", "127.0.0.1"})
 
 
 def of_this_machine() -> set[str]:
     """Return its name, the home folder, and the addresses and paths from which pip gets packages here."""
-    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    values = re.findall(r"='(.*)'$", said.stdout, re.MULTILINE)
+    values = re.findall(r"='(.*)'$", _pip("config", "list"), re.MULTILINE)
     values += [value for name, value in os.environ.items() if name.startswith("PIP_")]
     words = {word for value in values for word in value.split() if "/" in word}
     hosts = {host for word in words for host in re.findall(r"^https?://(?:[^/@]*@)?([^/:]+)", word)}
-    return {*words, *hosts, socket.gethostname(), str(Path.home())} - PUBLIC
+    private = {*words, *hosts, socket.gethostname(), str(Path.home())} - LOCAL
+    return {word for word in private if word.rstrip("/") not in _everybodys()}
+
+
+def _everybodys() -> set[str]:
+    """Return where pip gets packages from unless it is told otherwise, and the host of that: no secret of anybody's."""
+    found = re.search(r"\(default (https?://([^/)]+)[^)]*)\)", " ".join(_pip("help", "download").split()))
+    return {found[1].rstrip("/"), found[2]} if found else set()
+
+
+def _pip(*words: str) -> str:
+    return subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=True).stdout
