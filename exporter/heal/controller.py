@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
@@ -23,6 +23,7 @@ from exporter.heal import policy
 from exporter.heal.assess import Assessment, Followed, assess, restarted
 from exporter.heal.executor import execute
 from exporter.heal.policy import Decision, Move, Resolve, Send, TargetView
+from exporter.heal.watched import Seen, Setup, open_here, setups_of, unhealthy_of
 from exporter.logs import FailureLog
 from exporter.model import MISSING, Guard, HealState, Outcome, Target
 from exporter.snapshots import Healing, TargetState, Watch
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import Account, Config
-    from exporter.config.schema import Heal
     from exporter.model import Snapshot
     from exporter.store import Store
     from exporter.store.history import Known
@@ -81,49 +81,6 @@ class HealObserver(Protocol):
         """Note whether the store answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Setup:
-    """What an account is healed by. Replaced whole; what was decided by one is not sent by another."""
-
-    heal: Heal
-    client: VocobaseClient
-    watch: Watch
-    fingerprint: str
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is healed, or would be."""
-        return self.heal.mode != "off"
-
-    @property
-    def observing(self) -> bool:
-        """Whether what would be sent is only recorded."""
-        return self.heal.mode == "observe"
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What this process saw of a target so far."""
-
-    view: TargetView
-    healing: Healing
-    polls: int = -1  # polls of the target, up to the last that was judged
-    heard: float = 0.0  # when that one's answer was there, on the clock's `monotonic`
-    complete: int = 0  # those of them that were complete
-    followed: Mapping[str, Followed] = field(default_factory=dict)
-    unwritten: list[Transition] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
-    said: frozenset[Guard] = frozenset()
-    held: tuple[policy.Held, ...] = ()  # what holds healing back, as of the last look
-    whys: Mapping[str, str] = field(default_factory=dict)  # by number, what was decided about it and why
-
-    def begin_anew(self, mode: str) -> None:
-        """Forget what counts towards a heal, as a restart would; what was counted for the metrics stays."""
-        self.view, self.held, self.whys = TargetView(self.view.target), (), {}
-        self.followed = {number: restarted(followed) for number, followed in self.followed.items()}
-        self.healing = replace(self.healing, mode=mode)
-
-
 class Controller:
     """Heals, within what is configured. `run` consumes the polls that `polled` takes in."""
 
@@ -142,13 +99,13 @@ class Controller:
     ) -> None:
         self._heal = config.heal
         self._retention = config.store.retention.total_seconds()
-        self._setups = _setups(config, clients, watches, fingerprints)
+        self._setups = setups_of(config, clients, watches, fingerprints)
         self._store = store
         self._annotator = annotator
         self._observer = observer
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
-        self._seen: dict[Target, _Seen] = {}
+        self._seen: dict[Target, Seen] = {}
         self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
         self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
         self._thread = DaemonThread("store")
@@ -183,7 +140,7 @@ class Controller:
         What was decided and not sent is dropped. An account for which something changed starts as after a restart: it
         holds off, and its first heal has to be verified before the second is sent.
         """
-        before, after = self._setups, _setups(config, clients, watches, fingerprints)
+        before, after = self._setups, setups_of(config, clients, watches, fingerprints)
         same = {account for account, setup in after.items() if before.get(account) == setup}
         self._heal, self._retention = config.heal, config.store.retention.total_seconds()
         self._setups = {account: before[account] if account in same else setup for account, setup in after.items()}
@@ -292,7 +249,7 @@ class Controller:
             return
         if not self._up:
             await self._open()
-        seen = self._seen.setdefault(target, _Seen(TargetView(target), Healing(mode=setup.heal.mode)))
+        seen = self._seen.setdefault(target, Seen(TargetView(target), Healing(mode=setup.heal.mode)))
         complete = after.polls - sum(after.failures.values())
         if complete != seen.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
             seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
@@ -326,7 +283,7 @@ class Controller:
         self._failures.worked("judging polls in time", **where)
         return False
 
-    async def _heal_by(self, setup: _Setup, seen: _Seen, found: Assessment, look: Look) -> None:
+    async def _heal_by(self, setup: Setup, seen: Seen, found: Assessment, look: Look) -> None:
         """Send what a poll asks for and the guards allow, and show where everything is then."""
         target = seen.view.target
         if found.changes:
@@ -336,10 +293,10 @@ class Controller:
             look = await self._look(setup, target.account)
         if self._is_current(setup, target):
             in_flight = {Status.CLAIMED, Status.SENT}
-            sending = {each.number: HealState.IN_FLIGHT for each in _here(look, target) if each.status in in_flight}
+            sending = {each.number: HealState.IN_FLIGHT for each in open_here(look, target) if each.status in in_flight}
             await self._show(target, seen, held, look, found.states | sending)
 
-    def _assess(self, setup: _Setup, seen: _Seen, after: TargetState, *, look: Look, heard: float) -> Assessment:
+    def _assess(self, setup: Setup, seen: Seen, after: TargetState, *, look: Look, heard: float) -> Assessment:
         """Say what a complete poll asks to be done."""
         target, snapshot = after.target, cast("Snapshot", after.snapshot)
         seen.view = replace(
@@ -348,7 +305,7 @@ class Controller:
                 at=snapshot.at,
                 total=len(snapshot.dids),
                 listed=sum(did.state != MISSING for did in snapshot.dids.values()),
-                unhealthy=_unhealthy(snapshot.dids.values(), look.counts, target),
+                unhealthy=unhealthy_of(snapshot.dids.values(), look.counts, target),
                 config=setup.heal,
                 resumed_at=look.account.resumed_at,
             ),
@@ -369,7 +326,7 @@ class Controller:
         seen.whys = {decision.number: decision.why for decision in found.decisions}
         return found
 
-    async def _carry_out(self, setup: _Setup, seen: _Seen, decisions: Iterable[Decision]) -> bool:
+    async def _carry_out(self, setup: Setup, seen: Seen, decisions: Iterable[Decision]) -> bool:
         """Do what was decided, but for sending; return whether the configuration is still the same."""
         target = seen.view.target
         for decision in decisions:
@@ -386,7 +343,7 @@ class Controller:
                 }
         return True
 
-    async def _write_history(self, seen: _Seen, before: TargetState, after: TargetState) -> None:
+    async def _write_history(self, seen: Seen, before: TargetState, after: TargetState) -> None:
         snapshot = after.snapshot
         if snapshot is None:
             return
@@ -412,7 +369,7 @@ class Controller:
             if outcome is Outcome.SUCCEEDED:
                 self._observer.healed(target, now - (attempt.broken_since or attempt.claimed_at))
 
-    async def _move(self, setup: _Setup, seen: _Seen, action: Move) -> None:
+    async def _move(self, setup: Setup, seen: Seen, action: Move) -> None:
         now, jitter = self._clock.time(), self._rng.random()
 
         def after(_: DidRecord, counts: Counts) -> DidRecord:
@@ -431,7 +388,7 @@ class Controller:
 
     # Sending
 
-    async def _send(self, setup: _Setup, seen: _Seen, sends: list[Send], look: Look) -> list[policy.Held]:
+    async def _send(self, setup: Setup, seen: Seen, sends: list[Send], look: Look) -> list[policy.Held]:
         """Send what the guards allow; return what holds back then."""
         target = seen.view.target
         held, waiting = self._held(setup, seen, look.account), list(sends)
@@ -443,7 +400,7 @@ class Controller:
         self._say_held(seen, held, len(waiting))
         return held
 
-    async def _claim(self, setup: _Setup, seen: _Seen, send: Send, version: int) -> None:
+    async def _claim(self, setup: Setup, seen: Seen, send: Send, version: int) -> None:
         target, started, now = seen.view.target, self._clock.monotonic(), self._clock.time()
         observing = setup.observing
 
@@ -479,7 +436,7 @@ class Controller:
             task.add_done_callback(lambda _: self._running.pop(claimed.id, None))
 
     async def _execute(
-        self, setup: _Setup, attempt: Attempt, send: Send, judge: Callable[..., Iterable[str]], started: float
+        self, setup: Setup, attempt: Attempt, send: Send, judge: Callable[..., Iterable[str]], started: float
     ) -> None:
         async def begin() -> bool:
             return await self._call(self._store.ledger.begin_send, attempt, judge, self._clock.time())
@@ -564,10 +521,10 @@ class Controller:
         self._observer.store_answers(up=False)
         self._failures.failed("store", type(error).__name__, str(error))
 
-    def _is_current(self, setup: _Setup, target: Target) -> bool:
+    def _is_current(self, setup: Setup, target: Target) -> bool:
         return self._setups.get(target.account) is setup
 
-    async def _look(self, setup: _Setup, account: str) -> Look:
+    async def _look(self, setup: Setup, account: str) -> Look:
         """Return what all replicas know, and share the pause of the account's key with them."""
         now, budget = self._clock.time(), setup.client.budget
         look = await self._call(self._store.ledger.look, account, now)
@@ -590,14 +547,14 @@ class Controller:
 
     # Showing
 
-    def _held(self, setup: _Setup, seen: _Seen, facts: AccountRecord) -> list[policy.Held]:
+    def _held(self, setup: Setup, seen: Seen, facts: AccountRecord) -> list[policy.Held]:
         ramp_start, now = self._started[facts.account], self._clock.time()
         return [
             *policy.account_guards(facts, setup.heal, now, ramp_start=ramp_start, observing=setup.observing),
             *policy.target_guards(seen.view, setup.heal, now),
         ]
 
-    def _say_held(self, seen: _Seen, held: list[policy.Held], waiting: int) -> None:
+    def _say_held(self, seen: Seen, held: list[policy.Held], waiting: int) -> None:
         """Log what holds back DIDs that wait for nothing else, when that changes."""
         guards = frozenset(guard for guard, _ in held) if waiting else frozenset()
         if guards and guards != seen.said:
@@ -614,7 +571,7 @@ class Controller:
     async def _show(
         self,
         target: Target,
-        seen: _Seen,
+        seen: Seen,
         held: Iterable[policy.Held],
         look: Look | None = None,
         states: Mapping[str, HealState] | None = None,
@@ -626,7 +583,7 @@ class Controller:
             here = [each for each in look.records.values() if each.connection == target.connection]
             seen.healing = replace(
                 seen.healing,
-                in_flight=len(_here(look, target)),
+                in_flight=len(open_here(look, target)),
                 quarantined=sum(each.state is HealState.QUARANTINED for each in here),
             )
         seen.healing = replace(seen.healing, blocked=guards)
@@ -654,38 +611,11 @@ class Controller:
         return setup.watch.label(number) if setup else number
 
 
-def _setups(
-    config: Config,
-    clients: Mapping[str, VocobaseClient],
-    watches: Mapping[str, Watch],
-    fingerprints: Mapping[str, str],
-) -> dict[str, _Setup]:
-    return {
-        account: _Setup(config.heal, client, watches[account], fingerprints[account])
-        for account, client in clients.items()
-    }
-
-
-def _target(seen: Mapping[Target, _Seen], attempt: Attempt) -> Target:
+def _target(seen: Mapping[Target, Seen], attempt: Attempt) -> Target:
     """Return the target that an attempt was made for, of those that are known."""
     where = (attempt.account, attempt.connection)
     known = (target for target in seen if (target.account, target.connection) == where)
     return next(known, Target(*where))
-
-
-def _here(look: Look, target: Target) -> list[Attempt]:
-    """Return the open attempts on a target's DIDs."""
-    return [each for each in look.account.open if each.connection == target.connection]
-
-
-def _unhealthy(dids: Iterable[Any], counts: Mapping[str, Counts], target: Target) -> int:
-    """Count DIDs that are not ready, and those that a heal may still act on."""
-    acted_on = {
-        number
-        for number, count in counts.items()
-        if count.open and (count.open.account, count.open.connection) == (target.account, target.connection)
-    }
-    return len({did.number for did in dids if not did.ready} | acted_on)
 
 
 def masked(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import structlog
 from pydantic import SecretStr
 
 from exporter.config import Config
 from exporter.exposition import Exposition
 from exporter.heal.controller import Controller, fingerprint
-from exporter.logs import set_up_logging
 from exporter.poller import Poller
 from exporter.simulator import SimulatorOptions, create_app
 from exporter.store import Store
@@ -29,6 +25,7 @@ from tests.support.bench import QUICK, Bench
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import AsyncIterator, Callable, Iterator
 
 
@@ -43,20 +40,6 @@ def memory_path() -> Iterator[Path]:
     shared = Path("/dev/shm")  # noqa: S108 - the kernel's, and what is made in it is private
     with TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         yield Path(folder)
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """Return what is logged as JSON; leave the logging of the process as it was."""
-    root, ours = logging.getLogger(), logging.getLogger("exporter")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    stream = io.StringIO()
-    set_up_logging("debug", "json", stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from exporter.config.schema import Heal
 from exporter.heal import policy
-from exporter.heal.controller import _unhealthy as unhealthy_dids
 from exporter.heal.policy import TargetView
+from exporter.heal.watched import unhealthy_of as unhealthy_dids
 from exporter.model import READY, Did, Entry, Guard, HealState, Outcome, Target
 from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Status
 
@@ -245,7 +245,7 @@ ELSEWHERE = replace(attempt(9, Status.SENT), connection="another")
         ((replace(ELSEWHERE, connection="default", account="another"),), 2),
     ],
 )
-def test_dids_under_treatment_count_as_unhealthy(open_: tuple[Attempt, ...], unhealthy: int) -> None:
+def test_dids_under_treatment_count_asunhealthy_of(open_: tuple[Attempt, ...], unhealthy: int) -> None:
     states = {f"+91801122{digit:04}": READY for digit in range(10)} | NOT_READY
     dids = [Did(Entry(number, state), state) for number, state in states.items()]
     counts = {"+918011220000": Counts(charged=(NOW,)), **{each.number: Counts(open=each) for each in open_}}

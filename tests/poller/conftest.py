@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import structlog
 from pydantic import SecretStr
 
 from exporter.config import Account, Config
 from exporter.exposition import Exposition
-from exporter.logs import set_up_logging
 from exporter.poller import Poller
 from exporter.shards import ALL, Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
@@ -26,7 +22,8 @@ from exporter.vocobase import RequestBudget, VocobaseClient
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    import io
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from exporter.model import Target
     from exporter.poller import Sink
@@ -114,20 +111,6 @@ class Parts:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """Return what is logged as JSON; leave the logging of the process as it was."""
-    root, ours = logging.getLogger(), logging.getLogger("exporter")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    stream = io.StringIO()
-    set_up_logging("debug", "json", stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-    structlog.reset_defaults()
 
 
 @pytest.fixture
