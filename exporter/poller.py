@@ -179,13 +179,13 @@ class Poller:
         Accounts that are gone take their targets with them. Polls that run with a client that is no longer an account's
         are abandoned: their answers may speak of something else.
         """
-        abandoned = [task for target, task in self._running.items() if self._is_other(target.account, clients)]
-        for task in abandoned:
-            task.cancel()
-        await asyncio.gather(*abandoned, return_exceptions=True)
         async with self._turn:
+            abandoned = [task for target, task in self._running.items() if self._is_other(target.account, clients)]
             self._set_up(accounts, clients, stale_after, hash_key, heal_mode)
+            for task in abandoned:  # in the same moment: what begins from now on has the new client
+                task.cancel()
             await self._publish(self._reviewed, None)
+        await asyncio.gather(*abandoned, return_exceptions=True)
         self._discovered &= accounts.keys()
         for gone in self._known.keys() - accounts.keys():
             del self._known[gone]

@@ -168,6 +168,23 @@ async def test_a_poll_with_a_client_that_was_replaced_is_abandoned(start: Start)
     await other.aclose()
 
 
+async def test_a_poll_that_begins_while_the_change_waits_is_abandoned_too(start: Start) -> None:
+    parts = start(dids=2)
+    await parts.discover()
+    await parts.poll()
+    other = other_client(parts)
+    async with parts.poller._turn:  # noqa: SLF001 - as while another poll is being shown
+        changing = asyncio.create_task(reconfigure(parts, clients={"main": other}))
+        await settle()
+        parts.simulator.add_fault("latency:sync:seconds=5,count=1")
+        polling = asyncio.create_task(parts.poller.poll(parts.targets[0]))
+        await settle()
+    await parts.clock.drive(changing)
+    await parts.clock.drive(polling)
+    assert parts.poller.fleet.targets[parts.targets[0]].polls == 1
+    await other.aclose()
+
+
 async def test_a_poll_with_the_same_client_is_seen_by_the_new_configuration(start: Start) -> None:
     parts = start(dids=3)
     await parts.discover()
