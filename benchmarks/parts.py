@@ -11,7 +11,7 @@ from benchmarks.running import KEY
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings
 from exporter.parts import Clients
-from exporter.poller import Poller
+from exporter.poller import Poller, Polling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ async def poller_of(api: str, sink: Sink, telemetry: Telemetry) -> AsyncIterator
     settings, clients = Settings(config, {ACCOUNT: SecretStr(KEY)}), Clients(telemetry, clock)
     clients.use(settings, clients.prepare(settings))
     accounts = {account.name: account for account in config.accounts}
-    poller = Poller(accounts, clients.of_account, sink, clock=clock, stale_after=INTERVAL * 60)
+    poller = Poller(Polling(accounts, clients.of_account, INTERVAL * 60), sink, clock=clock)
     try:
         await poller.discover(ACCOUNT)
         await poller.plan(dict.fromkeys(poller.fleet.targets, INTERVAL))

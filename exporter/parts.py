@@ -13,7 +13,7 @@ from exporter.clock import Clock, SystemClock
 from exporter.errors import ConfigError, StartupError
 from exporter.exposition import Exposition
 from exporter.heal.controller import Controller, fingerprint
-from exporter.poller import Poller
+from exporter.poller import Poller, Polling
 from exporter.scheduler import Scheduler
 from exporter.shards import ALL, Shard
 from exporter.store import Archive, Store
@@ -187,9 +187,8 @@ class Exporter:
             for account in config.accounts
             if were.get(account.name) != account or running.get(account.name) is not clients[account.name]
         }
-        accounts = {account.name: account for account in config.accounts}
         self.settings = settings
-        await self.poller.reconfigure(accounts, clients, **_poller_settings(settings))
+        await self.poller.reconfigure(_polling(settings, clients))
         await self.controller.reconfigure(config, clients, self.poller.watches, build_fingerprints(settings))
         self.clients.use(settings, clients)
         await self.scheduler.reconfigure(config, key_of=_keys(settings), budgets=self._budgets(), changed=changed)
@@ -221,16 +220,17 @@ def build_poller(
     shard: Shard = ALL,
 ) -> Poller:
     """Return a poller of the shard's targets that shows what it finds in `exposition`."""
-    accounts = {account.name: account for account in settings.config.accounts}
-    return Poller(accounts, clients, exposition, clock=clock, shard=shard, **_poller_settings(settings))
+    return Poller(_polling(settings, clients), exposition, clock=clock, shard=shard)
 
 
-def _poller_settings(settings: Settings) -> dict[str, Any]:
-    return {
-        "stale_after": settings.config.poll.stale_after.total_seconds(),
-        "heal_mode": settings.config.heal.mode,
-        "hash_key": settings.hash_key.get_secret_value().encode() if settings.hash_key else None,
-    }
+def _polling(settings: Settings, clients: Mapping[str, VocobaseClient]) -> Polling:
+    return Polling(
+        {account.name: account for account in settings.config.accounts},
+        clients,
+        settings.config.poll.stale_after.total_seconds(),
+        settings.hash_key.get_secret_value().encode() if settings.hash_key else None,
+        settings.config.heal.mode,
+    )
 
 
 def _keys(settings: Settings) -> dict[str, str]:

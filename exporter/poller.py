@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -64,24 +64,24 @@ class Listener(Protocol):
         """Take in a complete poll. Returns at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """What the configuration means for polls: accounts and their clients by name. Replaced whole."""
+
+    accounts: Mapping[str, Account]
+    clients: Mapping[str, VocobaseClient]
+    stale_after: float  # seconds
+    hash_key: bytes | None = field(default=None, repr=False)  # that numbers are shown with
+    heal_mode: str = "off"
+
+
 class Poller:
     """Polls targets, one poll of each at a time, and keeps the fleet.
 
     `fleet` is replaced whole. Parsing and rendering run in one worker thread, so that scrapes are answered meanwhile.
     """
 
-    def __init__(
-        self,
-        accounts: Mapping[str, Account],
-        clients: Mapping[str, VocobaseClient],
-        sink: Sink,
-        *,
-        clock: Clock,
-        stale_after: float,
-        hash_key: bytes | None = None,
-        heal_mode: str = "off",
-        shard: Shard = ALL,
-    ) -> None:
+    def __init__(self, polling: Polling, sink: Sink, *, clock: Clock, shard: Shard = ALL) -> None:
         """Poll nothing yet. `listener` is set afterwards; without one nothing is remembered or healed.
 
         Targets that are not the shard's are left to the daemons that they belong to.
@@ -91,7 +91,7 @@ class Poller:
         self._sink = sink
         self._clock = clock
         self._shard = shard
-        self._set_up(accounts, clients, stale_after, hash_key, heal_mode)
+        self._set_up(polling)
         self._known: dict[str, tuple[Target, ...]] = {}  # by account, of all shards
         self._tried = False
         self._running: dict[Target, asyncio.Task[None]] = {}
@@ -103,26 +103,16 @@ class Poller:
         self._turn = asyncio.Lock()
         self._failures = FailureLog(clock)
 
-    def _set_up(
-        self,
-        accounts: Mapping[str, Account],
-        clients: Mapping[str, VocobaseClient],
-        stale_after: float,
-        hash_key: bytes | None,
-        heal_mode: str,
-    ) -> None:
-        self._accounts = accounts
-        self._clients = clients
-        self._stale_after = stale_after
-        self._heal_mode = heal_mode
-        self._label = labeller(hash_key)
-        self.watches = {name: Watch.of(account, self._label) for name, account in accounts.items()}
+    def _set_up(self, polling: Polling) -> None:
+        self._polling = polling
+        self._label = labeller(polling.hash_key)
+        self.watches = {name: Watch.of(account, self._label) for name, account in polling.accounts.items()}
 
     @property
     def tried(self) -> bool:
         """Whether every target has been polled once, whatever came of it. What comes later doesn't change that."""
         if not self._tried:
-            self._tried = self._discovered >= self._accounts.keys() and all(
+            self._tried = self._discovered >= self._polling.accounts.keys() and all(
                 state.up is not None for state in self.fleet.targets.values()
             )
         return self._tried
@@ -165,40 +155,32 @@ class Poller:
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def reconfigure(
-        self,
-        accounts: Mapping[str, Account],
-        clients: Mapping[str, VocobaseClient],
-        *,
-        stale_after: float,
-        hash_key: bytes | None,
-        heal_mode: str,
-    ) -> None:
+    async def reconfigure(self, polling: Polling) -> None:
         """Go by another configuration from now on; what is known of targets and DIDs that stay, stays.
 
         Accounts that are gone take their targets with them. Polls that run with a client that is no longer an account's
         are abandoned: their answers may speak of something else.
         """
         async with self._turn:
-            abandoned = [task for target, task in self._running.items() if self._is_other(target.account, clients)]
-            self._set_up(accounts, clients, stale_after, hash_key, heal_mode)
+            abandoned = [task for target, task in self._running.items() if self._is_other(target.account, polling)]
+            self._set_up(polling)
             for task in abandoned:  # in the same moment: what begins from now on has the new client
                 task.cancel()
             await self._publish(self._reviewed, None)
         await asyncio.gather(*abandoned, return_exceptions=True)
-        self._discovered &= accounts.keys()
-        for gone in self._known.keys() - accounts.keys():
+        self._discovered &= polling.accounts.keys()
+        for gone in self._known.keys() - polling.accounts.keys():
             del self._known[gone]
         for target in self._attempted.keys() - self.fleet.targets.keys():
             del self._attempted[target]
 
-    def _is_other(self, account: str, clients: Mapping[str, VocobaseClient]) -> bool:
-        return clients.get(account) is not self._clients.get(account)
+    def _is_other(self, account: str, polling: Polling) -> bool:
+        return polling.clients.get(account) is not self._polling.clients.get(account)
 
     def _reviewed(self, fleet: Fleet) -> Fleet:
         """Return the fleet as the configuration now has it."""
         targets = {
-            target: reviewed(state, self.watches[target.account], self._heal_mode)
+            target: reviewed(state, self.watches[target.account], self._polling.heal_mode)
             for target, state in fleet.targets.items()
             if target.account in self.watches
         }
@@ -211,11 +193,11 @@ class Poller:
         Where the list was there before and now isn't, or is empty, the targets stay as they were. Returns whether that
         was the API's word; where it wasn't, asking again soon is worth it.
         """
-        client = self._clients.get(account)
+        client = self._polling.clients.get(account)
         if client is None:
             return True
         listed, settled = await self._list(account, client)
-        configured = self._accounts.get(account)
+        configured = self._polling.accounts.get(account)
         if configured is None:
             return False
         known = _targets(configured, listed, self._known.get(account, ()))
@@ -223,7 +205,7 @@ class Poller:
         before = tuple(state.target for state in self.fleet.of_account(account))
         fresh = {target: await self._first_state(target) for target in targets if target not in before}
         async with self._turn:
-            if self._accounts.get(account) != configured or self._clients.get(account) is not client:
+            if self._polling.accounts.get(account) != configured or self._polling.clients.get(account) is not client:
                 return False  # another configuration came meanwhile
             self._known[account] = known
             fleet = self.fleet
@@ -245,7 +227,7 @@ class Poller:
         return settled
 
     def _owns(self, target: Target) -> bool:
-        return self._shard.owns(target, together=bool(self._accounts[target.account].dids))
+        return self._shard.owns(target, together=bool(self._polling.accounts[target.account].dids))
 
     async def annotate(self, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> None:
         """Show what is known of healing a target's DIDs; `None` leaves where each of them is in its heal."""
@@ -273,12 +255,14 @@ class Poller:
                 before, after = await self._publish(partial(self._without_old, target=target), target)
             if before.targets.get(target) is not after.targets.get(target):  # else it was polled or left meanwhile
                 log.warning(
-                    "data is stale, its DID series go away", **_fields(target), stale_after_seconds=self._stale_after
+                    "data is stale, its DID series go away",
+                    **_fields(target),
+                    stale_after_seconds=self._polling.stale_after,
                 )
 
     def _expired(self, state: TargetState) -> TargetState:
         passed = self._clock.monotonic() - state.snapshot.heard if state.snapshot else 0.0
-        return expire(state, self._clock.time(), self._stale_after, passed)
+        return expire(state, self._clock.time(), self._polling.stale_after, passed)
 
     def _without_old(self, fleet: Fleet, *, target: Target) -> Fleet:
         state = fleet.targets.get(target)
@@ -286,7 +270,7 @@ class Poller:
 
     async def _first_state(self, target: Target) -> TargetState:
         known = await self.listener.recall(target) if self.listener else {}
-        return recalled(target, known, Healing(self._heal_mode))
+        return recalled(target, known, Healing(self._polling.heal_mode))
 
     async def _list(self, account: str, client: VocobaseClient) -> tuple[tuple[Connection, ...] | None, bool]:
         what = "listing of connections"
@@ -324,7 +308,7 @@ class Poller:
             log.warning("target gone, it is not polled any more", **_fields(target), status=status)
 
     async def _poll(self, target: Target) -> None:
-        state, client = self.fleet.targets.get(target), self._clients.get(target.account)
+        state, client = self.fleet.targets.get(target), self._polling.clients.get(target.account)
         if state is None or client is None:
             return
         started = self._attempted[target] = self._clock.monotonic()

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from exporter.config import Config
 from exporter.exposition import Exposition
 from exporter.heal.controller import Controller, fingerprint
-from exporter.poller import Poller
+from exporter.poller import Poller, Polling
 from exporter.simulator import SimulatorOptions, create_app
 from exporter.store import Store
 from exporter.telemetry import Telemetry
@@ -80,14 +80,8 @@ async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[.
                 transport=httpx.ASGITransport(app),
             )
             exposition = Exposition(telemetry.render)
-            poller = Poller(
-                {"main": account},
-                {"main": client},
-                exposition,
-                clock=clock,
-                stale_after=300.0,
-                heal_mode=config.heal.mode,
-            )
+            polling = Polling({"main": account}, {"main": client}, 300.0, heal_mode=config.heal.mode)
+            poller = Poller(polling, exposition, clock=clock)
             store = Store(config)
             controller = Controller(
                 config,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.config import Config
 from exporter.heal.controller import fingerprint
 from exporter.model import Outcome
+from exporter.poller import Polling
 from exporter.store.records import Status
 from tests.support.api import KEY
 from tests.support.bench import LONG, QUICK, Bench
@@ -29,7 +30,7 @@ async def reconfigure(bench: Bench, heal: dict[str, Any] | None = None, **accoun
         }
     )
     clients, accounts = {"main": bench.client}, {"main": config.accounts[0]}
-    await bench.poller.reconfigure(accounts, clients, stale_after=300.0, hash_key=None, heal_mode=config.heal.mode)
+    await bench.poller.reconfigure(Polling(accounts, clients, 300.0, heal_mode=config.heal.mode))
     prints = {"main": fingerprint(config.accounts[0], KEY, config)}
     await bench.controller.reconfigure(config, clients, bench.poller.watches, prints)
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from exporter.config import Account, Config
 from exporter.exposition import Exposition
-from exporter.poller import Poller
+from exporter.poller import Poller, Polling
 from exporter.shards import ALL, Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry
@@ -160,7 +160,7 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
                 stack.push_async_callback(clients[name].aclose)
             exposition = Exposition(telemetry.render)
             sink = wrap(exposition) if wrap else exposition
-            poller = Poller(named, clients, sink, clock=clock, stale_after=300.0, hash_key=hash_key, shard=shard)
+            poller = Poller(Polling(named, clients, 300.0, hash_key), sink, clock=clock, shard=shard)
             stack.callback(poller.close)
             stack.push_async_callback(poller.stop)
             return Parts(poller, clock, exposition, telemetry, simulators, log, clients, next(iter(named)))

@@ -205,7 +205,7 @@ async def test_an_only_connection_that_is_not_active_any_more_is_polled_on_and_t
 
 async def test_a_look_up_that_found_no_place_in_the_budget_has_the_rank_of_a_poll_next_time(start: Start) -> None:
     parts = start()
-    client = parts.poller._clients["main"]  # noqa: SLF001 - whose budget is used up here
+    client = parts.clients["main"]
     asked: list[bool] = []
     send = client.connections
 

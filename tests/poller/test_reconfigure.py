@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from exporter.config import Account, Config
 from exporter.model import HealState, Target
+from exporter.poller import Polling
 from exporter.snapshots import Healing
 from exporter.vocobase import VocobaseClient
 from tests.support.clock import settle
@@ -28,9 +29,9 @@ KEY = b"0123456789abcdef"
 async def reconfigure(parts: Parts, *given: dict[str, Any], **settings: Any) -> None:  # noqa: ANN401 - the poller's
     """Go on with these accounts, and the clients they had."""
     accounts = [Account.model_validate({"name": "main", "api_key_env": "KEY", **each}) for each in given or ({},)]
-    chosen = {"stale_after": 300.0, "hash_key": None, "heal_mode": "off", **settings}
+    chosen = {"stale_after": 300.0, **settings}
     clients = chosen.pop("clients", None) or {each.name: parts.clients[each.name] for each in accounts}
-    await parts.poller.reconfigure({each.name: each for each in accounts}, clients, **chosen)
+    await parts.poller.reconfigure(Polling({each.name: each for each in accounts}, clients, **chosen))
 
 
 def other_client(parts: Parts) -> VocobaseClient:
