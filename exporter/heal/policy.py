@@ -9,14 +9,12 @@ Three things are judged, each by its own functions:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo
-
-from cronsim import CronSim
 
 from exporter.config import format_duration
+from exporter.heal.windows import open_window
 from exporter.model import MISSING, READY, Did, Guard, HealState, Outcome, Target
 from exporter.store.records import HOUR, LATE, AccountRecord, Attempt, Counts, DidRecord, Status
 
@@ -482,7 +480,7 @@ def account_guards(
     """Name the guards of an account that hold now. `ramp_start` is when this process started to heal."""
     if facts.paused is not None:
         yield Guard.PAUSED, f"paused: {facts.paused}; start again with heal resume"
-    if window := open_window(config, now):
+    if window := open_window(config.windows, now):
         yield Guard.WINDOW, f"inside the window {window}"
     if facts.latched is not None:
         yield Guard.ACCOUNT_LATCHED, f"{facts.latched}; change the credential or the configuration, or say heal resume"
@@ -540,17 +538,6 @@ def objections(
     held = list(account_guards(facts, config, now, ramp_start=ramp_start, observing=observing))
     held += target_guards(view, config, now) if view else ()
     yield from (f"{guard}: {why}" for guard, why in held if guard not in forced)
-
-
-def open_window(config: Heal, now: float) -> str:
-    """Return the configured window that `now` lies in, or an empty string."""
-    for window in config.windows:
-        local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(window.timezone))
-        starts = CronSim(window.cron, local + timedelta(minutes=1), reverse=True)
-        begun = next((start for start in starts if start.timestamp() <= now), None)
-        if begun is not None and now < begun.timestamp() + window.duration.total_seconds():
-            return f"{window.cron} for {format_duration(window.duration)} ({window.timezone})"
-    return ""
 
 
 def _breaker(facts: AccountRecord, config: Heal, now: float) -> str:
