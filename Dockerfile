@@ -24,9 +24,10 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/l
     /usr/lib/python3*/ensurepip /usr/share/python-wheels \
  && install -d -o 65532 -g 65532 /var/lib/voicelink-exporter
 COPY --from=build /opt/voicelink-exporter /opt/voicelink-exporter
-# The store's default place is the working folder, the only one that is written to: mount something there that lasts.
+# The store is in the state directory, the only folder that is written to: mount something there that lasts.
 WORKDIR /var/lib/voicelink-exporter
-ENV PATH=/opt/voicelink-exporter/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/voicelink-exporter/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    STATE_DIRECTORY=/var/lib/voicelink-exporter
 USER 65532:65532
 EXPOSE 10880
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["voicelink-exporter", "healthcheck"]

@@ -1,8 +1,10 @@
 # make demo    runs the product on the bundled simulator
 # make run     runs it on your account: VOCOBASE_API_KEY, and CONFIG=FILE for a configuration file
 # make stack   the demo with Prometheus, the rules and Alertmanager on loopback, until Ctrl-C
+# make prove   simulates weeks of bad weather in virtual time, and judges the promises of healing at the vendor
 # make test    runs the tests, after installing the system programs they need where that is possible
 # make lint    formatting, lint, types, layers, generated files, the Dockerfile
+# make mutants breaks healing on purpose, one small change at a time, and shows what no test notices
 # make bench   measures speed and size beside what a user would write instead
 # make lock    resolves the dependencies anew; make generate writes the generated files anew
 # make dist    builds the sdist and the wheel; make sbom lists what an installation consists of; both into dist/
@@ -15,7 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: demo run stack test lint bench docs generate lock dist sbom audit package-check image-check system clean
+.PHONY: demo run stack test lint prove mutants bench docs generate lock dist sbom audit package-check image-check system \
+	clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/voicelink-exporter demo $(ARGS)
@@ -29,6 +32,9 @@ stack: $(VENV)/run.stamp system
 test: $(VENV)/dev.stamp system
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
 
+prove: $(VENV)/dev.stamp system
+	$(BIN)/python -m tests.simulation $(ARGS)
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,6 +42,9 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/hadolint Dockerfile
+
+mutants: $(VENV)/dev.stamp system
+	$(BIN)/python -m tools.mutants $(ARGS)
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/docs $(ARGS)

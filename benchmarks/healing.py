@@ -15,18 +15,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from pydantic import SecretStr
+
 from benchmarks.parts import ACCOUNT
-from benchmarks.running import free_port
+from benchmarks.running import KEY, free_port
+from exporter.accounts import account_runtimes
 from exporter.clock import SystemClock
-from exporter.config import Account, Config
+from exporter.config import Account, Config, Settings
 from exporter.heal.assess import Assessment, assess
 from exporter.heal.controller import Controller
 from exporter.model import Did, Entry, Snapshot, Target
+from exporter.parts import Clients
 from exporter.snapshots import TargetState, Watch
 from exporter.store import Store
-from exporter.store.engine import connect, migrate
+from exporter.store.engine import Database
 from exporter.store.ledger import Ledger
 from exporter.store.records import Attempt, Wish
+from exporter.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +54,8 @@ def decision_seconds(dids: int, rounds: int) -> float:
         snapshot = _snapshot(dids, NOW + 60 * index)
         begun = time.perf_counter()
         known = followed.followed if followed else {}
-        followed = assess(snapshot, watch, known, {}, {}, config=heal, passed=60.0, now=snapshot.at)
+        times = {"started": snapshot.started, "passed": 60.0, "now": snapshot.at}
+        followed = assess(snapshot, watch, known, {}, {}, config=heal, **times)
         spent.append(time.perf_counter() - begun)
     return statistics.median(spent)
 
@@ -67,20 +73,19 @@ def _snapshot(dids: int, at: float) -> Snapshot:
 
 def claims_a_second(url: str, count: int) -> float:
     """Return how many heals a second one replica claims and marks as sent, each in its two transactions."""
-    engine = connect(url)
-    migrate(engine)
-    ledger = Ledger(engine, "bench", 86_400.0)
+    database = Database(url)
+    database.open()
+    ledger = Ledger(database, "bench", 86_400.0)
     begun = time.perf_counter()
     for index in range(count):
         now = NOW + index
-        wish = Wish(
-            f"+9180{index:08d}", f"{ACCOUNT} {index}", TARGET.connection, ISSUES, {"did_number": f"9180{index:08d}"}
-        )
+        account, body = f"{ACCOUNT} {index}", {"did_id": 800 + index}
+        wish = Wish(f"+9180{index:08d}", account, TARGET.connection, ISSUES, body, credential=account)
         claimed = ledger.claim(wish, lambda *_: (), now)
-        if not isinstance(claimed, Attempt) or not ledger.begin_send(claimed, lambda *_: (), now):
+        if not isinstance(claimed, Attempt) or ledger.begin_send(claimed, lambda *_: (), now):
             raise AssertionError("nothing speaks against a claim here")
     seconds = time.perf_counter() - begun
-    engine.dispose()
+    database.close()
     return count / seconds
 
 
@@ -129,6 +134,9 @@ class _Silent:
     def store_answers(self, *, up: bool) -> None:
         """Count nothing."""
 
+    def unobserved(self, attempts: Mapping[str, int]) -> None:
+        """Count nothing."""
+
 
 def controller_cost(dids: int, rounds: int) -> tuple[float, float]:
     """Return the median CPU seconds after a poll: of nothing at all, and of a controller whose mode is off.
@@ -143,10 +151,12 @@ async def _controller_cost(dids: int, rounds: int) -> tuple[float, float]:
         config = Config.model_validate(
             {"store": {"url": url}, "accounts": [{"name": ACCOUNT, "api_key_env": "BENCH_KEY"}]}
         )
-        watches, silent = {ACCOUNT: Watch.of(config.accounts[0])}, _Silent()
-        controller = Controller(
-            config, Store(config), {}, watches, annotator=silent, observer=silent, fingerprints={}, clock=SystemClock()
-        )
+        silent, clock, settings = _Silent(), SystemClock(), Settings(config, {ACCOUNT: SecretStr(KEY)})
+        clients = Clients(Telemetry(), clock)
+        clients.use(settings, clients.prepare(settings))
+        accounts = account_runtimes(settings, clients.of_account, {ACCOUNT: Watch.of(config.accounts[0])})
+        store = Store(config, clock=clock)
+        controller = Controller(config, store, accounts, annotator=silent, observer=silent, clock=clock)
         await controller.recall(TARGET)
         running = asyncio.create_task(controller.run())
         state, first = TargetState(TARGET), _snapshot(dids, NOW)
@@ -164,4 +174,5 @@ async def _controller_cost(dids: int, rounds: int) -> tuple[float, float]:
             state = after
         running.cancel()
         await controller.stop()
+        await clients.close()
     return statistics.median(nothing[1:]), statistics.median(off[1:])

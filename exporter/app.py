@@ -160,6 +160,7 @@ def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
         version=__version__,
         accounts=len(config.accounts),
         addresses=",".join(map(name_of, sockets)),
+        store=settings.store or "none",
     )
 
 

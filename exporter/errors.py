@@ -4,11 +4,15 @@
     ├── ConfigError            the configuration can't be used; carries every problem with its path
     ├── StartupError           the machine refuses: port in use, unwritable path
     ├── StoreError             the store doesn't answer, or refuses
-    │   └── StoreVersionError  it was written by a newer version of this program
+    │   ├── NoStoreError       there is none at the place where one was looked for
+    │   ├── StorePlaceError    it has no place, or one that must not be used without a person's word
+    │   ├── StoreReplacedError another one is at the place of the one that this process opened, or none
+    │   └── StoreVersionError  it was written by another version of this program
     └── ApiError               a request to the Vocobase API did not give an answer we can use
         ├── NotSentError       nothing reached the API
         │   ├── ConnectError   name not found, refused, TLS
-        │   └── QuotaError     our own budget or the vendor's pause left no room in time
+        │   ├── QuotaError     our own budget or the vendor's pause left no room in time
+        │   └── LeaseExpiredError  a claim was too old when its request was about to leave
         ├── ApiTimeoutError    no answer in time; the API may have acted
         ├── BrokenAnswerError  the connection ended before the answer did; the API may have acted
         ├── BadResponseError   an answer that isn't what the API documents
@@ -73,11 +77,26 @@ class StartupError(ExporterError):
 
 
 class StoreError(ExporterError):
-    """The store doesn't answer, or refuses. Monitoring goes on; healing stops until it answers again."""
+    """The store doesn't answer, or refuses. Monitoring goes on; healing stops until it answers again.
+
+    Of the errors below it, the text says what a person has to do.
+    """
+
+
+class NoStoreError(StoreError):
+    """There is no store at the place where one was looked for."""
+
+
+class StorePlaceError(StoreError):
+    """The store has no place where it can be, or one that must not be used before a person has decided."""
+
+
+class StoreReplacedError(StoreError):
+    """Another store is at the place of the one that this process opened, or none: it is down until a person acts."""
 
 
 class StoreVersionError(StoreError):
-    """The store was written by a newer version of this program, which alone knows what is in it."""
+    """The store was written by another version of this program: a newer one, or one that has to be migrated first."""
 
 
 class ApiError(ExporterError):
@@ -102,6 +121,10 @@ class QuotaError(NotSentError):
     """The request budget of the key left no room before the caller's deadline."""
 
     reason = Reason.RATE_LIMITED
+
+
+class LeaseExpiredError(NotSentError):
+    """Too much time passed between a claim and its request, so the request did not leave."""
 
 
 class ApiTimeoutError(ApiError):

@@ -114,6 +114,8 @@ class Entry:
     expired: bool | None = False  # `None` where the API didn't say
     did_id: int | None = None
     client_id: int | None = None
+    did_number: str = ""  # as VoiceLink has it, and only where this very answer named no `did_id`
+    id_remembered: bool = False  # `did_id` is from an earlier answer: this one named none
     did_status: str = ""
     friendly_name: str = ""
     agent_id: str = ""

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from exporter.accounts import account_runtimes
 from exporter.clock import Clock, SystemClock
 from exporter.errors import ConfigError, StartupError
 from exporter.exposition import Exposition
-from exporter.heal.controller import Controller, fingerprint
+from exporter.heal.controller import Controller
 from exporter.poller import Poller, Polling
 from exporter.scheduler import Scheduler
 from exporter.shards import ALL, Shard
 from exporter.store import Archive, Store
 from exporter.telemetry import Telemetry
-from exporter.vocobase import RequestBudget, VocobaseClient, ssl_context
+from exporter.vocobase import RequestBudget, VocobaseClient, share_for_heals, ssl_context
 
 if TYPE_CHECKING:
     import ssl
@@ -58,7 +59,7 @@ class Clients:
         """Take prepared clients into use. Those that nobody needs any more are closed when their requests are over."""
         before, self.of_account, self._settings = self.of_account, dict(clients), settings
         for budget in self._budgets.values():
-            budget.per_minute = self._per_minute(settings)
+            budget.resize(*self._limits(settings))
         for account in before.keys() - clients.keys():
             self._telemetry.forget_budget(account)
         for account, client in clients.items():
@@ -86,8 +87,11 @@ class Clients:
 
     def _new(self, account: str, settings: Settings) -> VocobaseClient:
         key = settings.api_keys[account]
-        budget = self._budgets.get(key.get_secret_value()) or RequestBudget(self._per_minute(settings), self._clock)
-        self._budgets[key.get_secret_value()] = budget
+        budget = self._budgets.get(key.get_secret_value())
+        if budget is None:
+            per_minute, heal_share = self._limits(settings)
+            budget = RequestBudget(per_minute, self._clock, heal_share=heal_share)
+            self._budgets[key.get_secret_value()] = budget
         return VocobaseClient(
             settings.config,
             account,
@@ -99,8 +103,10 @@ class Clients:
             **self._transport,
         )
 
-    def _per_minute(self, settings: Settings) -> int:
-        return max(1, settings.config.api.requests_per_minute // self._shard.total)
+    def _limits(self, settings: Settings) -> tuple[int, int]:
+        """Return how many requests a minute a key may make, and how many of them are kept for heals."""
+        per_minute, heal = max(1, settings.config.api.requests_per_minute // self._shard.total), settings.config.heal
+        return per_minute, share_for_heals(per_minute, heal.requests_per_minute) if heal.mode == "enforce" else 0
 
 
 class Exporter:
@@ -120,20 +126,20 @@ class Exporter:
         self.telemetry = Telemetry()
         self.telemetry.sharded(shard)
         self.telemetry.configured(self.clock.time())
+        self._show_limits()
+        self.telemetry.unobserved(dict.fromkeys((account.name for account in settings.config.accounts), 0))
         self.clients = Clients(self.telemetry, self.clock, shard, **transport)
         self.clients.use(settings, self.clients.prepare(settings))
         self.exposition = Exposition(self.telemetry.render)
         self.poller = build_poller(settings, self.clients.of_account, self.exposition, self.clock, shard)
-        store = Store(settings.config)
+        store = Store(settings.config, clock=self.clock, problem=settings.store_problem)
         self.archive = Archive(store)
         self.controller = Controller(
             settings.config,
             store,
-            self.clients.of_account,
-            self.poller.watches,
+            account_runtimes(settings, self.clients.of_account, self.poller.watches),
             annotator=self.poller,
             observer=self.telemetry,
-            fingerprints=build_fingerprints(settings),
             clock=self.clock,
         )
         self.poller.listener = self.controller
@@ -188,8 +194,9 @@ class Exporter:
             if were.get(account.name) != account or running.get(account.name) is not clients[account.name]
         }
         self.settings = settings
+        self._show_limits()
         await self.poller.reconfigure(_polling(settings, clients))
-        await self.controller.reconfigure(config, clients, self.poller.watches, build_fingerprints(settings))
+        await self.controller.reconfigure(config, account_runtimes(settings, clients, self.poller.watches))
         self.clients.use(settings, clients)
         await self.scheduler.reconfigure(config, key_of=_keys(settings), budgets=self._budgets(), changed=changed)
         log.info(
@@ -200,16 +207,12 @@ class Exporter:
             gone=len(were.keys() - clients.keys()),
         )
 
+    def _show_limits(self) -> None:
+        config = self.settings.config
+        self.telemetry.heal_limits((account.name for account in config.accounts), config.heal.max_per_hour)
+
     def _budgets(self) -> dict[str, RequestBudget]:
         return {account: client.budget for account, client in self.clients.of_account.items()}
-
-
-def build_fingerprints(settings: Settings) -> dict[str, str]:
-    """Return for each account a mark that changes with its credential and the configuration."""
-    return {
-        account.name: fingerprint(account, settings.api_keys[account.name].get_secret_value(), settings.config)
-        for account in settings.config.accounts
-    }
 
 
 def build_poller(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from exporter.errors import ApiError, QuotaError, Reason
+from exporter.errors import ApiError, Reason
 from exporter.logs import FailureLog
 from exporter.model import READY, Anomaly, Connection, HealState, Target
 from exporter.shards import ALL, Shard
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 ACTIVE: Final = "ACTIVE"
 MOST_LOGGED: Final = 20  # changes of state that one poll logs one by one
-DISCOVERY_PATIENCE: Final = 60.0  # seconds
+DISCOVERY_PATIENCE: Final = 60.0  # seconds, beyond the time that the polls before it take
+LEAST_TURNS: Final = 10  # requests of others of the key that a poll waits for, however short its interval
 _FINAL: Final = {Reason.NOT_FOUND, Reason.VALIDATION}  # asking again soon won't help
 
 log = structlog.stdlib.get_logger(__name__)
@@ -98,7 +99,6 @@ class Poller:
         self._attempted: dict[Target, float] = {}  # monotonic time of the last poll's start
         self._discovered: set[str] = set()
         self._stopped = False
-        self._starved: set[str] = set()  # accounts whose look-up found no place in the budget
         self._worker = ThreadPoolExecutor(1, "fleet")
         self._turn = asyncio.Lock()
         self._failures = FailureLog(clock)
@@ -275,18 +275,18 @@ class Poller:
     async def _list(self, account: str, client: VocobaseClient) -> tuple[tuple[Connection, ...] | None, bool]:
         what = "listing of connections"
         try:
-            body = await client.connections(
-                deadline=self._clock.monotonic() + DISCOVERY_PATIENCE, urgent=account in self._starved
-            )
+            body = await client.connections(deadline=self._clock.monotonic() + self._patience(account, client))
             listed = parse_connections(body)
         except ApiError as error:
-            if isinstance(error, QuotaError):
-                self._starved.add(account)  # the next time it has the rank of a poll
             self._failures.failed(what, error.reason, str(error), account=account)
             return None, error.reason in _FINAL
-        self._starved.discard(account)
         self._failures.worked(what, account=account)
         return listed, True
+
+    def _patience(self, account: str, client: VocobaseClient) -> float:
+        """Return how many seconds a look-up may wait: its turn comes after those of other accounts and of the polls."""
+        polls = max((state.interval for state in self.fleet.of_account(account)), default=0.0)
+        return DISCOVERY_PATIENCE + polls + client.budget.gap * len(self._polling.accounts)
 
     def _say_inactive(self, account: Account, listed: tuple[Connection, ...] | None) -> None:
         """Say so when no connection is ACTIVE, since the targets stay all the same."""
@@ -313,7 +313,8 @@ class Poller:
             return
         started = self._attempted[target] = self._clock.monotonic()
         try:
-            body = await client.sync(target.connection_id, deadline=started + state.interval)
+            patience = max(state.interval, LEAST_TURNS * client.budget.gap)
+            body = await client.sync(target.connection_id, deadline=started + patience)
             at, heard = self._clock.time(), self._clock.monotonic()
             async with self._turn:
                 before, after = await self._publish(

@@ -38,26 +38,30 @@ if TYPE_CHECKING:
 DISCOVER_EVERY: Final = timedelta(minutes=10)
 REPLAN_EVERY: Final = timedelta(minutes=1)
 TICK: Final = timedelta(seconds=1)
-POLLS_SHARE: Final = 0.95  # of the budget; the rest is for look-ups and retries
+FULL: Final = 0.95  # of the places for polls that are planned with; the rest is for retries
 CLOCK_SET: Final = 2.0  # seconds; what the wall clock moves by within a second, beyond that second, when it was set
 _SHORTER: Final = 0.9  # of a running interval: one that fits and is longer than that isn't worth a change
+_CROWDED: Final = 0.5  # of an interval; where the first polls take longer, they are spread well enough
 _GOLDEN: Final = 0.6180339887498949  # multiples of it, modulo 1, spread evenly however many there are
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class SpreadTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
-    """Fires now, then after a phase of its own, then every interval less a random part of the jitter.
+    """Fires when its turn comes, then after a phase of its own, then every interval less a random part of the jitter.
 
     All in seconds; without a phase it fires first after an interval. The jitter only ever shortens a wait, so no two
     polls are further apart than the interval. Intervals that have passed already are skipped, so that however late it
     is, one run makes up for all that were missed, and the jobs stay spread.
     """
 
-    def __init__(self, interval: float, jitter: float, phase: float | None, rng: random.Random) -> None:
+    def __init__(
+        self, interval: float, jitter: float, phase: float | None, rng: random.Random, *, turn: float = 0.0
+    ) -> None:
         self._interval = interval
         self._jitter = jitter
         self._phase = phase
+        self._turn = turn
         self._rng = rng
         self._first: datetime | None = None
 
@@ -67,8 +71,8 @@ class SpreadTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no typ
         if previous_fire_time is None:
             if self._phase is None:
                 return now + interval
-            self._first = now
-            return now
+            self._first = now + timedelta(seconds=self._turn)
+            return self._first
         if self._phase is not None and previous_fire_time == self._first:
             fire = previous_fire_time + timedelta(seconds=self._phase)
         else:
@@ -77,21 +81,27 @@ class SpreadTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no typ
 
 
 def phase(index: int, interval: float) -> float:
-    """Return the seconds, more than 0 and at most `interval`, after which the n-th target is polled the second time."""
+    """Return the n-th target's place in the interval, in seconds, more than 0 and at most `interval`."""
     return interval * (1 - index * _GOLDEN % 1)
+
+
+def until_phase(phase: float, turn: float, interval: float) -> float:
+    """Return the seconds from a target's first poll, which has its turn, to the second: at most `interval`."""
+    return (phase - turn) % interval or interval
 
 
 def worth_changing(running: float, fitting: float) -> bool:
     """Return whether another interval fits so much better: polls would use up the budget, or could be more frequent."""
-    return running < fitting * POLLS_SHARE or fitting < running * _SHORTER
+    return running < fitting * FULL or fitting < running * _SHORTER
 
 
-def fitting_interval(interval: float, jitter: float, targets: int, per_minute: int, held: float = 0.0) -> float:
+def fitting_interval(interval: float, jitter: float, targets: int, for_polls: float, held: float = 0.0) -> float:
     """Return the interval, at least `interval` seconds, at which so many targets fit into a key's budget.
 
-    `held` is how many seconds a request takes: for so long, and a minute more, it has its place in the budget.
+    `for_polls` is how many places of it polls have. `held` is how many seconds a request takes: for so long, and a
+    minute more, it has its place.
     """
-    needed = targets * (60 + held) / (per_minute * POLLS_SHARE)
+    needed = targets * (60 + held) / (for_polls * FULL)
     return interval if interval - jitter / 2 >= needed else max(interval, needed + jitter / 2)
 
 
@@ -106,19 +116,19 @@ class Scheduler:
         clock: Clock,
         *,
         key_of: Mapping[str, object],
-        budgets: Mapping[str, RequestBudget] | None = None,
+        budgets: Mapping[str, RequestBudget],
         rng: random.Random | None = None,
         discover_every: timedelta = DISCOVER_EVERY,
         replan_every: timedelta = REPLAN_EVERY,
     ) -> None:
-        """`key_of` says which accounts share a key, and so a budget. `budgets` tell how slow the answers are."""
+        """`key_of` says which accounts share a key, and so one of the `budgets`, which are by account."""
         self._config = config
         self._poller = poller
         self._telemetry = telemetry
         self._failures = FailureLog(clock)
         self._clock = clock
         self._key_of = key_of
-        self._budgets = budgets or {}
+        self._budgets = budgets
         self._planning = asyncio.Lock()
         self._discover_every = discover_every
         self._replan_every = replan_every
@@ -126,6 +136,7 @@ class Scheduler:
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._jobs: dict[Target, float] = {}  # the interval each target's job runs at
         self._added = 0
+        self._turns: dict[object, float] = {}  # when the next poll out of turn may begin, by key, on `monotonic`
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # the listeners say it, and say it once
         self._scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
@@ -169,7 +180,8 @@ class Scheduler:
             self._look_up(account)
         for target in self._jobs:
             if target.account in changed:
-                self._scheduler.modify_job(_job_id(target), next_run_time=datetime.now(UTC))
+                due = self._now() + timedelta(seconds=self._turn(target))
+                self._scheduler.modify_job(_job_id(target), next_run_time=due)
 
     def stop(self) -> None:
         """Start nothing any more and cancel what runs."""
@@ -192,6 +204,9 @@ class Scheduler:
                     moved = job.next_run_time + timedelta(seconds=change)
                     self._scheduler.modify_job(job.id, next_run_time=moved)
 
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)
+
     def _regularly(self, every: timedelta) -> SpreadTrigger:
         return SpreadTrigger(every.total_seconds(), 0, None, self._rng)
 
@@ -204,7 +219,7 @@ class Scheduler:
         settled = await self._poller.discover(account)
         await self._plan()
         if not settled and account in self._key_of:
-            retry = datetime.now(UTC) + self._config.poll.interval
+            retry = self._now() + self._config.poll.interval
             self._scheduler.modify_job(_discovery_id(account), next_run_time=retry)
 
     async def _plan(self, *, anew: bool = False) -> None:
@@ -220,18 +235,34 @@ class Scheduler:
             self._give_jobs(intervals, jitter, anew=anew)
 
     def _give_jobs(self, intervals: dict[Target, float], jitter: float, *, anew: bool) -> None:
+        sharing = Counter(self._key_of[target.account] for target in intervals)
         for target in self._jobs.keys() - intervals.keys():
             self._scheduler.remove_job(_job_id(target))
         for target, seconds in intervals.items():
             if self._jobs.get(target) == seconds and not anew:
                 continue
-            trigger = SpreadTrigger(seconds, jitter, phase(self._added, seconds), self._rng)
             if target in self._jobs:
+                trigger = SpreadTrigger(seconds, jitter, seconds, self._rng)
                 self._change(_job_id(target), trigger, self._jobs[target], seconds)
             else:
+                turn = self._turn(target)
+                crowded = sharing[self._key_of[target.account]] * self._spacing(target) > seconds * _CROWDED
+                second = seconds if crowded else until_phase(phase(self._added, seconds), turn, seconds)
+                trigger = SpreadTrigger(seconds, jitter, second, self._rng, turn=turn)
                 self._added += 1
                 self._add(_job_id(target), self._poller.poll, [target], trigger, timedelta(seconds=seconds))
         self._jobs = intervals
+
+    def _turn(self, target: Target) -> float:
+        """Return in how many seconds a target can be polled that is to be at once: the key's budget sets the pace."""
+        key, now = self._key_of[target.account], self._clock.monotonic()
+        turn = max(now, self._turns.get(key, now))
+        self._turns[key] = turn + self._spacing(target)
+        return turn - now
+
+    def _spacing(self, target: Target) -> float:
+        """Return how many seconds apart the polls of a key can be, so that none has to wait for a place."""
+        return 60 / self._budgets[target.account].for_polls
 
     def _intervals(self, interval: float, jitter: float, *, anew: bool) -> dict[Target, float]:
         """Return what fits. Where nothing but the speed of the answers changed, small differences are passed over."""
@@ -240,10 +271,8 @@ class Scheduler:
         shared = Counter(self._key_of.get(target.account) for target in self._jobs)
         intervals = {}
         for target in targets:
-            key, budget = self._key_of[target.account], self._budgets.get(target.account)
-            per_minute = budget.per_minute if budget else self._config.api.requests_per_minute
-            held = budget.held if budget else 0.0
-            fitting = fitting_interval(interval, jitter, sharing[key], per_minute, held)
+            key, budget = self._key_of[target.account], self._budgets[target.account]
+            fitting = fitting_interval(interval, jitter, sharing[key], budget.for_polls, budget.held)
             running = self._jobs.get(target)
             keep = running and not anew and sharing[key] == shared[key] and not worth_changing(running, fitting)
             intervals[target] = running if running and keep else fitting
@@ -251,7 +280,7 @@ class Scheduler:
 
     def _change(self, job_id: str, trigger: BaseTrigger, before: float, after: float) -> None:
         """Give a job another interval, in seconds; its next wait changes with it, so that the jobs stay spread."""
-        now = datetime.now(UTC)
+        now = self._now()
         left = max(self._scheduler.get_job(job_id).next_run_time - now, timedelta())
         self._scheduler.modify_job(
             job_id,
@@ -291,7 +320,7 @@ class Scheduler:
             coalesce=True,
             max_instances=1,
             misfire_grace_time=_grace(every),
-            **({"next_run_time": datetime.now(UTC)} if now else {}),
+            **({"next_run_time": self._now()} if now else {}),
         )
 
     def _missed(self, event: Any) -> None:  # noqa: ANN401 - APScheduler has no types

@@ -320,7 +320,7 @@ def _monitored(answer: Answer, watch: Watch, memory: Mapping[str, Did]) -> tuple
     for each in answer.entries:
         entry = each
         if watch.by_id and entry.did_id is None and entry.number in memory:
-            entry = replace(entry, did_id=memory[entry.number].entry.did_id)
+            entry = replace(entry, did_id=memory[entry.number].entry.did_id, id_remembered=True)
         if watch.wants(entry):
             first = entries.setdefault(entry.number, entry)
             if first is not entry:

@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from exporter import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from exporter.model import Target
     from exporter.shards import Shard
@@ -87,9 +87,21 @@ class Telemetry:
         )
         self._heals = Histogram(
             "voicelink_heal_duration_seconds",
-            "From the first sight of a broken DID to its verified mending.",
+            "From the first sight of a broken DID to its verified repair.",
             ("account", "connection"),
             buckets=HEAL_DURATIONS,
+            registry=registry,
+        )
+        self._unobserved = Gauge(
+            "voicelink_heal_unobserved",
+            "Heals that were sent and whose numbers no poll observes any more; each keeps its number locked.",
+            ("account",),
+            registry=registry,
+        )
+        self._max_per_hour = Gauge(
+            "voicelink_heal_max_per_hour",
+            "Heals that may be sent in an hour: heal.max_per_hour.",
+            ("account",),
             registry=registry,
         )
         self._shard = Gauge(
@@ -115,12 +127,24 @@ class Telemetry:
         self._durations.labels(account, endpoint).observe(seconds)
 
     def healed(self, target: Target, seconds: float) -> None:
-        """Note that a DID was mended so many seconds after it was first seen broken."""
+        """Note that a DID was repaired so many seconds after it was first seen broken."""
         self._heals.labels(target.account, target.connection).observe(seconds)
 
     def store_answers(self, *, up: bool) -> None:
         """Note whether the store answers."""
         self._store_up.set(up)
+
+    def unobserved(self, attempts: Mapping[str, int]) -> None:
+        """Note by account how many open attempts wait on a target that no poll observes."""
+        self._unobserved.clear()
+        for account, count in attempts.items():
+            self._unobserved.labels(account).set(count)
+
+    def heal_limits(self, accounts: Iterable[str], max_per_hour: int) -> None:
+        """Note what is configured for each account."""
+        self._max_per_hour.clear()
+        for account in accounts:
+            self._max_per_hour.labels(account).set(max_per_hour)
 
     def watch_budget(self, account: str, remaining: Callable[[], float]) -> None:
         """Read an account's remaining requests from `remaining` whenever the metrics are rendered."""

@@ -14,6 +14,7 @@ REASONS = {
     "NotSentError": "other",
     "ConnectError": "connect",
     "QuotaError": "rate_limited",
+    "LeaseExpiredError": "other",
     "ApiTimeoutError": "timeout",
     "BrokenAnswerError": "bad_response",
     "BadResponseError": "bad_response",

@@ -19,6 +19,7 @@ from exporter.telemetry import Telemetry
 from exporter.vocobase.budget import Priority
 from tests.support.api import LONG, served_simulator
 from tests.support.clock import ManualClock, settle
+from tests.support.transport import over
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ class World:
         app = create_app(SimulatorOptions(rate_limit=0), clock=self.clock.time, sleep=self.clock.sleep)
         self.simulator: Simulator = simulator_of(app)
         transport = httpx.ASGITransport(app)
-        self.clients = Clients(self.telemetry, self.clock, shard or Shard(), transport=transport)
+        self.clients = Clients(self.telemetry, self.clock, shard or Shard(), transport=over(transport))
 
     def use(self, settings: Settings) -> Clients:
         self.clients.use(settings, self.clients.prepare(settings))
@@ -76,6 +77,7 @@ async def test_what_was_sent_with_a_key_counts_whatever_the_configuration_become
     world = World()
     client = world.use(settings_of({"a": ONE})).of_account["a"]
     for _ in range(5):
+        await world.clock.advance(1)
         async with client.budget.request(Priority.POLL, FAR):
             pass
     world.use(settings_of({"other": TWO}))
@@ -90,6 +92,31 @@ async def test_shards_divide_a_budget(per_minute: int, total: int, each: int) ->
     world = World(Shard(0, total))
     clients = world.use(settings_of({"a": ONE}, api={"requests_per_minute": per_minute}))
     assert clients.of_account["a"].budget.per_minute == each
+    await clients.close()
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "heal", "total", "share"),
+    [
+        (60, {"mode": "enforce"}, 1, 6),
+        (60, {"mode": "enforce", "requests_per_minute": 2}, 1, 2),
+        (60, {"mode": "enforce"}, 3, 2),
+        (3, {"mode": "enforce"}, 1, 0),
+        (60, {"mode": "observe"}, 1, 0),
+        (60, {}, 1, 0),
+    ],
+)
+async def test_a_share_of_a_budget_is_kept_for_heals_where_any_are_sent(
+    per_minute: int, heal: dict[str, Any], total: int, share: int
+) -> None:
+    world = World(Shard(0, total))
+    clients = world.use(settings_of({"a": ONE}, api={"requests_per_minute": per_minute}, heal=heal))
+    budget = clients.of_account["a"].budget
+    assert budget.heal_share == share
+    world.use(settings_of({"a": ONE}, heal={"mode": "enforce"}))
+    assert (budget.per_minute, budget.heal_share) == (60 // total, 6 // total)
+    world.use(settings_of({"a": ONE}))
+    assert budget.heal_share == 0
     await clients.close()
 
 

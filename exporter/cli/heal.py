@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -14,22 +14,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exporter.accounts import account_runtimes
 from exporter.cli.output import COULD_NOT_TELL, plain, print_table
 from exporter.cli.session import Session
 from exporter.clock import SystemClock
-from exporter.config import format_duration
-from exporter.errors import StartupError
+from exporter.config import format_duration, parse_duration
+from exporter.errors import NoStoreError, StartupError
+from exporter.heal.controller import release_command
 from exporter.heal.manual import Manual
+from exporter.model import Outcome
 from exporter.numbers import canonical
-from exporter.parts import build_fingerprints
 from exporter.store import Store
+from exporter.store.records import Wanted as AttemptFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from typing import Self
 
+    from exporter.clock import Clock
     from exporter.config import Settings
     from exporter.heal.manual import Candidate
+    from exporter.model import Target
+    from exporter.snapshots import TargetState
     from exporter.store.records import Attempt
 
 DONE, NO = 0, 1
@@ -51,24 +57,25 @@ class HealSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.store = Store(settings.config)
-        self.manual = Manual(
-            settings.config.heal,
-            self.store,
-            self.clients,
-            self.poller.watches,
-            fingerprints=build_fingerprints(settings),
-            clock=self.clock,
-        )
+        self.store = store_of(settings, self.clock)
+        self.accounts = account_runtimes(settings, self.clients, self.poller.watches)
+        self.manual = Manual(settings.config.heal, self.store, self.accounts, clock=self.clock)
 
     async def __aenter__(self) -> Self:
-        """Open the store, then poll."""
-        await asyncio.to_thread(self.store.open)
+        """Attach to the store, then poll."""
+        await asyncio.to_thread(attach, self.store)
+        accounts = {name: (each.credential, each.fingerprint) for name, each in self.accounts.items()}
+        await asyncio.to_thread(self.store.ledger.adopt, accounts)
         return await super().__aenter__()
 
     async def _close(self) -> None:
         self.store.close()
         await super()._close()
+
+    async def poll_again(self, target: Target) -> TargetState:
+        """Poll a target once more, and return what is known of it then."""
+        await self.poller.poll(target)
+        return self.poller.fleet.targets[target]
 
     async def guards(self) -> list[dict[str, str]]:
         """Return which guards of the fleet hold now, and why, by target."""
@@ -97,9 +104,11 @@ async def plan(settings: Settings, output: str) -> int:
     async with HealSession(settings) as session:
         candidates, failed = await session.candidates(), session.unknown
         guards = await session.guards()
+        unobserved = await asyncio.to_thread(session.manual.unobserved)
     if output == "json":
         dids = [_candidate_as_json(each) for each in candidates]
-        print(json.dumps({"guards": guards, "dids": dids}, ensure_ascii=False, indent=2))  # noqa: T201
+        rows = [_unobserved_as_json(each) for each in unobserved]
+        print(json.dumps({"guards": guards, "dids": dids, "unobserved": rows}, ensure_ascii=False, indent=2))  # noqa: T201
     else:
         table = Table("number", "issues", "heal state", "what enforce would do now")
         for each in candidates:
@@ -109,6 +118,12 @@ async def plan(settings: Settings, output: str) -> int:
         print_table(table)
         for guard in guards:
             print("{account} {connection}: guard {guard}: {why}".format(**guard))  # noqa: T201
+        for attempt in unobserved:
+            since, command = _moment(attempt.claimed_at), release_command(attempt.number)
+            print(  # noqa: T201
+                f"{attempt.number}: attempt {attempt.id} of {since} stays open: connection {attempt.connection} is not "
+                f"polled. Look at the number, then: {command}"
+            )
         if not candidates:
             print("nothing is broken that healing is for")  # noqa: T201
         if settings.config.heal.mode != "enforce":
@@ -121,10 +136,10 @@ async def plan(settings: Settings, output: str) -> int:
 
 
 def _plan_words(each: Candidate, settings: Settings) -> str:
-    if each.held:
-        return "held back: " + "; ".join(each.held)
     if not each.healable:
         return f"nothing: {each.why}"
+    if each.blocked_by:
+        return "blocked: " + "; ".join(each.blocked_by)
     heal = settings.config.heal
     return f"heal, once {heal.confirm_polls} complete polls over {format_duration(heal.confirm_for)} confirm it"
 
@@ -138,8 +153,19 @@ def _candidate_as_json(each: Candidate) -> dict[str, Any]:
         "state": each.state.value,
         "healable": each.healable,
         "why": each.why,
-        "held": list(each.held),
+        "held": list(each.blocked_by),
         "body": each.shown_body,
+    }
+
+
+def _unobserved_as_json(each: Attempt) -> dict[str, Any]:
+    return {
+        "account": each.account,
+        "connection": each.connection,
+        "phone_number": each.number,
+        "attempt": each.id,
+        "claimed_at": each.claimed_at,
+        "release": release_command(each.number),
     }
 
 
@@ -183,11 +209,11 @@ def _number(text: str) -> str:
 
 def _may_send(each: Candidate, *, force: bool) -> bool:
     """Say why not where not."""
-    reasons = each.unforceable if force else each.held
+    reasons = each.unforceable if force else each.blocked_by
     if not each.healable:
         print(f"{each.label}: not healed: {each.why}")  # noqa: T201
     elif reasons:
-        print(f"{each.label}: held back: {'; '.join(reasons)}")  # noqa: T201
+        print(f"{each.label}: not healed: {'; '.join(reasons)}")  # noqa: T201
     return each.healable and not reasons
 
 
@@ -202,7 +228,7 @@ def _agreed(ready: Sequence[Candidate]) -> bool:
 
 async def _heal(session: HealSession, each: Candidate, *, force: bool) -> bool:
     """Send one heal, print what the API said, and wait for what the polls say. Returns whether it is mended."""
-    told = await session.manual.send(each, force=force)
+    told = await session.manual.send(each, session.poll_again, force=force)
     print(f"{each.label}: {told.words}")  # noqa: T201
     for step in told.steps:
         detail = f": {step['detail']}" if step.get("detail") else ""
@@ -224,60 +250,117 @@ async def _watch(session: HealSession, each: Candidate) -> bool:
             if await asyncio.to_thread(session.manual.verified, state, each.number):
                 print(f"{each.label}: mended")  # noqa: T201
                 return True
-    print(f"{each.label}: not mended yet; the daemon goes on watching")  # noqa: T201
+    print(f"{each.label}: not repaired yet; the attempt stays open until the polls of a daemon decide, or heal release")  # noqa: T201
     return False
 
 
-def history(settings: Settings, number: str | None, output: str) -> int:
-    """Print the ledger, newest first. Returns 0."""
-    store = _opened(settings)
-    attempts = store.ledger.history(_number(number) if number else None)
-    store.close()
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows `heal history` was asked for; `since` is a duration."""
+
+    number: str | None
+    since: str | None
+    outcome: str | None
+    limit: int
+
+
+def history(settings: Settings, asked: Filter, output: str) -> int:
+    """Print the ledger, newest first, and as a table also what people did by hand. Returns 0."""
+    number = _number(asked.number) if asked.number else None
+    since = _since(asked.since) if asked.since else None
+    outcome = Outcome(asked.outcome) if asked.outcome else None
+    with _attached(settings) as store:
+        _, attempts = store.ledger.page(AttemptFilter(number, outcome=outcome, since=since), 0, asked.limit)
+        by_hand = store.actions(number, since or 0.0, asked.limit)
     if output == "json":
         print(json.dumps([_attempt_as_json(each) for each in attempts], ensure_ascii=False, indent=2))  # noqa: T201
         return DONE
     table = Table("attempt", "number", "issues", "claimed", "sent", "HTTP", "status", "outcome", "why")
-    for each in attempts:
+    for attempt in attempts:
         cells = (
-            *(str(each.id), each.number, " ".join(each.issues), _moment(each.claimed_at), _moment(each.sent_at)),
-            *(str(each.http_status or ""), each.status.value, each.outcome.value if each.outcome else "", each.reason),
+            *(str(attempt.id), attempt.number, " ".join(attempt.issues)),
+            *(_moment(attempt.claimed_at), _moment(attempt.sent_at), str(attempt.http_status or "")),
+            *(attempt.status.value, attempt.outcome.value if attempt.outcome else "", attempt.reason),
         )
         table.add_row(*(Text(plain(cell)) for cell in cells))
     print_table(table)
+    if by_hand and not outcome:
+        table = Table("at", "by hand", "number", "why")
+        for each in by_hand:
+            said = (_moment(each.at), each.action.replace("_", " "), each.number or "", each.reason)
+            table.add_row(*(Text(plain(cell)) for cell in said))
+        print_table(table)
     return DONE
+
+
+def _since(text: str) -> float:
+    try:
+        return SystemClock().time() - parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise StartupError(f"--since: {error}") from None
 
 
 def release(settings: Settings, number: str, reason: str) -> int:
     """Lift a DID's quarantine or backoff. Returns 0 when there was something to lift, else 1."""
-    store = _opened(settings)
-    done = store.ledger.release(_number(number), reason, SystemClock().time())
-    store.close()
+    which = _number(number)
+    with _attached(settings) as store:
+        done = store.ledger.release(which, reason, SystemClock().time())
     print("; ".join(done) if done else "there is nothing to lift")  # noqa: T201
     return DONE if done else NO
 
 
 def pause(settings: Settings, reason: str) -> int:
     """Stop all automatic healing. Returns 0."""
-    store = _opened(settings)
-    store.ledger.pause(reason)
-    store.close()
+    with _attached(settings) as store:
+        store.ledger.pause(reason, SystemClock().time())
     print("healing is paused on every replica that shares this store; start again with heal resume")  # noqa: T201
     return DONE
 
 
-def resume(settings: Settings) -> int:
-    """Start automatic healing again. Returns 0."""
-    store = _opened(settings)
-    store.ledger.resume(SystemClock().time())
-    store.close()
+def resume(settings: Settings, reason: str, *, new_store: bool) -> int:
+    """Start automatic healing again; with `new_store` on the store that is there now, or a new one. Returns 0."""
+    if new_store:
+        with closing(store_of(settings)) as store:
+            made = store.begin_anew(reason)
+            _say_store(store)
+            store.ledger.resume(SystemClock().time(), reason)
+        what = "a new store was made" if made else "the store that is there now is to be used"
+        print(f"{what}; what the one before knew, as pauses, quarantines and counts, is not in it")  # noqa: T201
+        print("a daemon that uses it goes on within 10 seconds, as after a start")  # noqa: T201
+        return DONE
+    with _attached(settings) as store:
+        store.ledger.resume(SystemClock().time(), reason)
     print("healing goes on; the budgets count what was sent before")  # noqa: T201
     return DONE
 
 
-def _opened(settings: Settings) -> Store:
-    store = Store(settings.config)
-    store.open()
-    return store
+def store_of(settings: Settings, clock: Clock | None = None) -> Store:
+    """Return the store that the configuration names, unopened; `clock` is for commands that decide by its times."""
+    return Store(settings.config, clock=clock, problem=settings.store_problem)
+
+
+def attach(store: Store) -> None:
+    """Use the store of a daemon and say which one it is. Raises `NoStoreError` where there is none: none is made."""
+    try:
+        store.attach()
+    except NoStoreError as error:
+        raise NoStoreError(
+            f"{error}; a daemon makes it when it starts. If the daemon's is elsewhere, name it: with --config.file, "
+            "with store.url in the configuration, or with VOICELINK_STORE_URL. If it was here and a daemon runs, it is "
+            "lost, with every pause and quarantine in it: bring it back, or say heal resume --new-store"
+        ) from None
+    _say_store(store)
+
+
+def _say_store(store: Store) -> None:
+    print(f"store: {store.name}", file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def _attached(settings: Settings) -> Iterator[Store]:
+    with closing(store_of(settings)) as store:
+        attach(store)
+        yield store
 
 
 def _moment(at: float | None) -> str:

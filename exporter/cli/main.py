@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter import __version__
 from exporter.errors import ConfigError, ExporterError, StartupError
+from exporter.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FAILED
 
 
-def settings_of(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Load what the flags, the environment and the file say. Raises `ConfigError`."""
+def settings_of(args: argparse.Namespace, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
+    """Load what the flags, the environment and the file say; without `secrets`, no keys. Raises `ConfigError`."""
     from exporter.config import load_settings
 
     given = {key: getattr(args, name, None) for key, name in FLAG_KEYS.items()}
     flags = {key: said[0] if len(said) == 1 else said for key, said in given.items() if said}
-    return load_settings(Path(args.config_file) if args.config_file else None, environ, flags)
+    return load_settings(Path(args.config_file) if args.config_file else None, environ, flags, secrets=secrets)
 
 
 def _check_environment(args: argparse.Namespace) -> None:
@@ -120,6 +122,9 @@ def _heal_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     run.add_argument("--force", action="store_true", help="pass the guards of the fleet, and a DID's backoff")
     history = _command(actions, "history", _heal_history, "the ledger: every heal, newest first")
     history.add_argument("number", nargs="?", metavar="NUMBER", help="of this DID alone")
+    history.add_argument("--since", metavar="DURATION", help="those that were claimed in the last 24h, 7d, …")
+    history.add_argument("--outcome", choices=[each.value for each in Outcome], help="those that ended so")
+    history.add_argument("--limit", type=_limit, default=1000, metavar="N", help="at most so many rows (%(default)s)")
     release = _command(actions, "release", _heal_release, "lift a DID's quarantine or backoff; 1 when there is none")
     release.add_argument("number", metavar="NUMBER", help="the DID")
     pause = _command(actions, "pause", _heal_pause, "stop all automatic healing on every replica that shares the store")
@@ -127,7 +132,21 @@ def _heal_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         parser.add_argument("--reason", required=True, metavar="TEXT", help="why, for those who read the ledger")
     for parser in (plan, history):
         parser.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
-    _command(actions, "resume", _heal_resume, "start automatic healing again, and lift what stopped an account")
+    resume = _command(
+        actions, "resume", _heal_resume, "start automatic healing again, and lift what stopped an account"
+    )
+    resume.add_argument("--reason", default="", metavar="TEXT", help="why, for those who read the ledger")
+    resume.add_argument(
+        "--new-store",
+        action="store_true",
+        help="let the daemon go on with the store that is there now, or make one, when the one that it had is gone",
+    )
+
+
+def _limit(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError("has to be a whole number from 1")
+    return int(text)
 
 
 def _command(
@@ -233,13 +252,21 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _check_config(args: argparse.Namespace) -> int:
     problems: list[str] = []
-    for check in (settings_of, _check_web_file):
-        try:
-            check(args)
-        except ConfigError as error:
-            problems += error.problems
-    print("\n".join(problems) or "the configuration is valid")  # noqa: T201
-    return NO if problems else OK
+    settings = None
+    try:
+        settings = settings_of(args)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        _check_web_file(args)
+    except ConfigError as error:
+        problems += error.problems
+    if problems or settings is None:
+        print("\n".join(problems))  # noqa: T201
+        return NO
+    print("the configuration is valid")  # noqa: T201
+    print(f"store: {settings.store_problem or settings.store}")  # noqa: T201
+    return OK
 
 
 def _check_web_file(args: argparse.Namespace) -> None:
@@ -291,31 +318,31 @@ def _heal_run(args: argparse.Namespace) -> int:
 
 
 def _heal_history(args: argparse.Namespace) -> int:
-    settings = settings_of(args)
-    from exporter.cli.heal import history
+    settings = settings_of(args, secrets=False)
+    from exporter.cli.heal import Filter, history
 
-    return history(settings, args.number, args.output)
+    return history(settings, Filter(args.number, args.since, args.outcome, args.limit), args.output)
 
 
 def _heal_release(args: argparse.Namespace) -> int:
-    settings = settings_of(args)
+    settings = settings_of(args, secrets=False)
     from exporter.cli.heal import release
 
     return release(settings, args.number, args.reason)
 
 
 def _heal_pause(args: argparse.Namespace) -> int:
-    settings = settings_of(args)
+    settings = settings_of(args, secrets=False)
     from exporter.cli.heal import pause
 
     return pause(settings, args.reason)
 
 
 def _heal_resume(args: argparse.Namespace) -> int:
-    settings = settings_of(args)
+    settings = settings_of(args, secrets=False)
     from exporter.cli.heal import resume
 
-    return resume(settings)
+    return resume(settings, args.reason, new_store=args.new_store)
 
 
 def _simulate(args: argparse.Namespace) -> int:

@@ -61,7 +61,7 @@ class Session:
             await self.poller.discover(account)
         targets = sorted(self.poller.fleet.targets)
         config = self.settings.config
-        waiting = 60 * len(targets) / config.api.requests_per_minute  # for places in the budget, in seconds
+        waiting = 2 * len(targets) * max((client.budget.gap for client in self.clients.values()), default=0.0)
         patience = max(config.poll.interval, config.api.timeout).total_seconds() + waiting
         await self.poller.plan(dict.fromkeys(targets, patience))
         console = Console(stderr=True)

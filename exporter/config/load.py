@@ -6,19 +6,20 @@ import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from exporter.config.document import problems_with, read_mapping, section_of
-from exporter.config.schema import Config
+from exporter.config.places import Place, default_place, named_place, store_name
+from exporter.config.schema import Config, masked_store_url
 from exporter.config.secrets import read_secrets
 from exporter.config.values import KEY_PREFIX
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 ENV_PREFIX: Final = "VOICELINK_"
 _SECRET_KEYS: Final = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "bearer_token"})
@@ -30,20 +31,32 @@ _INLINE: Final = "secrets don't belong into this file"
 class Settings:
     """A checked configuration with the secrets that it names.
 
-    `unknown_environment` are `VOICELINK_…` variables that mean nothing, which is worth a warning.
+    `unknown_environment` are `VOICELINK_…` variables that mean nothing, which is worth a warning. `store_problem` says
+    why the store must not be used, where that needs a person: everything but the store works all the same.
     """
 
     config: Config
     api_keys: Mapping[str, SecretStr]
     hash_key: SecretStr | None = None
     unknown_environment: tuple[str, ...] = ()
+    store_problem: str = ""
+
+    @property
+    def store(self) -> str:
+        """What the store is called in messages: its file, or its URL without secrets; empty where it has no place."""
+        return store_name(masked_store_url(self.config.store.url or ""))
 
 
 def load_settings(
-    path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str]] | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    secrets: bool = True,
 ) -> Settings:
     """Read, merge and check. `flags` maps dotted keys to values and wins over `environ`, which wins over the file.
 
+    Without `secrets` no key is read, for commands that ask the API nothing and work in a shell that has none.
     Raises `ConfigError` with every problem found.
     """
     try:
@@ -63,12 +76,16 @@ def load_settings(
         secret_paths = {problem.partition(": ")[0] for problem in problems}
         problems += [f"{key}: {text}" for key, text in problems_with(error, Config) if key not in secret_paths]
         raise _refused(problems, origins) from None
-    api_keys, hash_key, secret_problems = read_secrets(config, environ)
+    api_keys, hash_key, secret_problems = read_secrets(config, environ) if secrets else ({}, None, [])
     problems += secret_problems
-    problems += _store_problems(config)
+    try:
+        place = _place(config, path if "store.url" not in origins else None, environ)
+    except ValueError as error:
+        raise _refused([*problems, f"store.url: {error}"], origins) from None
+    problems += _store_problems(config, place)
     if problems:
         raise _refused(problems, origins)
-    return Settings(config, api_keys, hash_key, tuple(unknown))
+    return Settings(_with_place(config, place), api_keys, hash_key, tuple(unknown), place.problem)
 
 
 def environment_names() -> dict[str, str]:
@@ -171,12 +188,24 @@ def _with_origin(problem: str, origins: Mapping[str, str]) -> str:
     return f"{problem} (from {origin})" if origin else problem
 
 
-def _store_problems(config: Config) -> Iterator[str]:
+def _place(config: Config, path: Path | None, environ: Mapping[str, str]) -> Place:
+    """Return where the store is; `path` is the file that names it. Raises `ValueError`."""
+    if config.store.url is None:
+        return default_place(environ)
+    return named_place(config.store.url, path.parent if path else Path())
+
+
+def _with_place(config: Config, place: Place) -> Config:
+    return config.model_copy(update={"store": config.store.model_copy(update={"url": place.url})})
+
+
+def _store_problems(config: Config, place: Place) -> Iterator[str]:
     """Check a file that was asked for; the default one is nobody's wish until something is kept in it."""
-    if config.store.url.startswith("postgresql") and find_spec("psycopg") is None:
+    url = place.url or ""
+    if url.startswith("postgresql") and find_spec("psycopg") is None:
         yield "store.url: PostgreSQL needs the extra; install voicelink-exporter[postgres]"
-    path = config.store.url.removeprefix("sqlite:///").partition("?")[0]
-    if "store" not in config.model_fields_set or not config.store.url.startswith("sqlite:") or path == ":memory:":
+    path = store_name(url)
+    if config.store.url is None or not url.startswith("sqlite:") or path == ":memory:":
         return
     folder = os.path.dirname(path) or "."  # noqa: PTH120 - pathlib raises for a path that is too long
     if not os.path.isdir(folder):  # noqa: PTH112 - the same

@@ -125,7 +125,7 @@ def masked_url(value: str) -> str:
     return _TAIL.sub(_MASK, _LOGIN.sub(_MASK + "@", value, count=1), count=1)
 
 
-def _masked_store(value: str) -> str:
+def masked_store_url(value: str) -> str:
     """Do the same as SQLAlchemy reads URLs: a password may hold anything but an @. The user's name stays."""
     return _TAIL.sub(_MASK, _STORE_PASSWORD.sub(rf"\1:{_MASK}@", value, count=1), count=1)
 
@@ -337,13 +337,16 @@ class Heal(Section):
 class Store(Section):
     """Where states, transitions and the ledger of heals are kept."""
 
-    url: Annotated[
-        str,
-        AfterValidator(_store_url),
-        PlainSerializer(_masked_store, return_type=str),
-        Field(json_schema_extra={"pattern": _STORE.pattern}),
-    ] = "sqlite:///voicelink-exporter.db"
-    """An SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+psycopg://…` when replicas share it."""
+    url: (
+        Annotated[
+            str,
+            AfterValidator(_store_url),
+            PlainSerializer(masked_store_url, return_type=str),
+            Field(json_schema_extra={"pattern": _STORE.pattern}),
+        ]
+        | None
+    ) = None
+    """`sqlite:///FILE`, relative to this file, or `postgresql+psycopg://…`. None: a file in the state directory."""
     retention: PositiveDuration = timedelta(days=90)
     """How long what is over is kept."""
 

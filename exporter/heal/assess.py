@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.heal import policy
-from exporter.heal.policy import Decision, Send, Track
+from exporter.heal.decide import Decision, Send, Track, advance, classify, decide, judged_by, started_after
 from exporter.model import HealState, Target
 from exporter.store.records import Counts, DidRecord
 
@@ -61,30 +60,31 @@ def assess(
     counts: Mapping[str, Counts],
     *,
     config: Heal,
+    started: float,
     passed: float,
     now: float,
 ) -> Assessment:
     """Decide about every DID of a target that is not simply fine.
 
-    `records` and `counts` are those of all accounts; `passed` is as in `policy.follow`. A poll says nothing about a DID
-    whose record changed after the poll began.
+    `records` and `counts` are those of all accounts; `passed` is as in `decide.advance`. A poll says nothing about a
+    DID whose record changed after the poll began, which was at the Unix time `started`.
     """
     decisions: list[Decision] = []
     kept: dict[str, Followed] = {}
     for number in _concerned(snapshot, config, followed, records, counts):
         record = records.get(number) or DidRecord(number, snapshot.target.account, snapshot.target.connection)
         known, count = followed.get(number, Followed()), counts.get(number, Counts())
-        if record.since >= snapshot.started and not count.open:
+        if record.since >= started and not count.open:
             kept[number] = Followed(_NEW, record.version)
             decisions.append(Decision(number, record.state, "it changed after this poll began"))
             continue
         track = known.track if known.version == record.version else Track(broken_since=known.track.broken_since)
         did = snapshot.dids.get(number)
         configured = watch.find(did.entry) if did else None
-        seen = policy.observe(did, configured, config)
-        attempt = count.open if count.open and policy.started_after(count.open, snapshot.started) else None
-        track = policy.follow(track, seen, snapshot.at, passed, attempt)
-        decision = policy.decide(
+        seen = classify(did, configured, judged_by(record, count.open, config))
+        attempt = count.open if count.open and started_after(count.open, started) else None
+        track = advance(track, seen, snapshot.at, passed, attempt)
+        decision = decide(
             did, seen, track, record, count, target=snapshot.target, configured=configured, config=config, now=now
         )
         decisions.append(decision)

@@ -1,4 +1,4 @@
-"""Joins policy, ledger and executor: after each complete poll it decides, claims, sends and records.
+"""Joins decisions, guards, ledger and sender: after each complete poll it decides, sends and records.
 
 Polls arrive in a queue and are judged one after the other, off the polls' own path. Database calls run in one thread of
 their own, so a slow database delays healing and nothing else. When the database fails, healing stops and monitoring
@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import structlog
 
-from exporter.config.schema import masked_url
 from exporter.errors import StoreError
-from exporter.heal import policy
+from exporter.heal.aftermath import after_end, after_move
 from exporter.heal.assess import Assessment, Followed, assess, restarted
-from exporter.heal.executor import execute
-from exporter.heal.policy import Decision, Move, Resolve, Send, TargetView
-from exporter.heal.watched import Seen, Setup, open_here, setups_of, unhealthy_of
+from exporter.heal.decide import Decision, Move, Resolve, Send
+from exporter.heal.guards import (
+    ActiveGuard,
+    GuardCheck,
+    TargetHealth,
+    account_guards,
+    health_after,
+    is_unobserved,
+    observed,
+    room,
+    target_guards,
+)
+from exporter.heal.sender import HealRequest, HealSender
+from exporter.heal.watched import TargetHealState, is_of, unhealthy_of
 from exporter.logs import FailureLog
 from exporter.model import MISSING, Guard, HealState, Outcome, Target
-from exporter.snapshots import Healing, TargetState, Watch
+from exporter.snapshots import Healing, TargetState
 from exporter.store.records import (
     HOUR,
     AccountRecord,
@@ -34,159 +43,170 @@ from exporter.store.records import (
     Counts,
     DidRecord,
     Look,
+    Opened,
     Refused,
-    Result,
     Status,
     Transition,
-    Wish,
 )
-from exporter.threads import DaemonThread
+from exporter.store.worker import ANSWER_WITHIN, StoreWorker
+from exporter.vocobase.budget import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from exporter.accounts import AccountRuntime
     from exporter.clock import Clock
-    from exporter.config import Account, Config
+    from exporter.config import Config
     from exporter.model import Snapshot
     from exporter.store import Store
     from exporter.store.history import Known
-    from exporter.vocobase import VocobaseClient
+    from exporter.store.ledger import Next
+    from exporter.store.records import Result
 
-ANSWER_WITHIN: Final = 15.0  # seconds for one database call; later it counts as down
 DRAIN: Final = 3.0  # seconds that requests under way have at the end
 PRUNE_EVERY: Final = 3600.0
 MOST_WAITING: Final = 1000  # polls that wait to be judged while the database hangs; later ones go by unseen
-TRY_AGAIN: Final = 10.0  # seconds after a failure before a start asks the store again
-STORE_DOWN: Final = "the store does not answer, and nothing is sent that can't be recorded; the log says why"
+LEAST_PATIENCE: Final = 60.0  # seconds that a heal waits for its place at least, which is as long as the API's window
+WAITS_LONG: Final = 5.0  # seconds that a heal waits for its place before that is shown as a guard
 MOST_UNWRITTEN: Final = 100_000  # changes of state kept while the database is down
-T = TypeVar("T")
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Annotator(Protocol):
-    """Who shows where DIDs are in their heal."""
+    """Display of where DIDs are in their heal."""
 
     async def annotate(self, target: Target, healing: Healing, states: Mapping[str, HealState] | None) -> None:
         """Show it; `None` leaves the DIDs' states as they are."""
 
 
 class HealObserver(Protocol):
-    """Who counts."""
+    """Receiver of healing events, for metrics."""
 
     def healed(self, target: Target, seconds: float) -> None:
-        """Note that a DID was mended so many seconds after it was first seen broken."""
+        """Note that a DID was repaired so many seconds after it was first seen broken."""
 
     def store_answers(self, *, up: bool) -> None:
         """Note whether the store answers."""
 
+    def unobserved(self, attempts: Mapping[str, int]) -> None:
+        """Note by account how many open attempts wait on a target that no poll observes."""
+
 
 class Controller:
-    """Heals, within what is configured. `run` consumes the polls that `polled` takes in."""
+    """Healing, within what is configured. `run` consumes the polls that `polled` takes in."""
 
     def __init__(
         self,
         config: Config,
         store: Store,
-        clients: Mapping[str, VocobaseClient],
-        watches: Mapping[str, Watch],
+        accounts: Mapping[str, AccountRuntime],
         *,
         annotator: Annotator,
         observer: HealObserver,
-        fingerprints: Mapping[str, str],
         clock: Clock,
         rng: random.Random | None = None,
     ) -> None:
         self._heal = config.heal
         self._retention = config.store.retention.total_seconds()
-        self._setups = setups_of(config, clients, watches, fingerprints)
+        self._accounts = dict(accounts)
         self._store = store
         self._annotator = annotator
         self._observer = observer
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
-        self._seen: dict[Target, Seen] = {}
+        self._targets: dict[Target, TargetHealState] = {}
         self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
         self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
-        self._thread = DaemonThread("store")
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._unrecorded: dict[int, tuple[Attempt, Result]] = {}
+        self._judged: dict[Target, int] = {}  # by target, which poll was judged last, or could not be
+        self._progress = asyncio.Condition()
+        self._worker = StoreWorker(store, clock, observer)
+        self._sender = HealSender(self._worker, clock, self._after_result)
+        self._sending: dict[str, tuple[AccountRuntime, asyncio.Task[None]]] = {}  # by number
+        self._displays: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._unresolved: set[str] = set()  # accounts with open attempts, as of the last tick
+        self._unobserved: tuple[Attempt, ...] = ()
         self._failures = FailureLog(clock)
-        self._up = False
-        self._failed_at = float("-inf")
-        self._started = dict.fromkeys(self._setups, clock.time())  # when healing of each account began
-        self._pruned = clock.monotonic()
+        self._started = dict.fromkeys(self._accounts, clock.monotonic())  # when healing of each account began
+        self._began = self._pruned = clock.monotonic()
 
     # What others call
 
-    def held(self, target: Target) -> tuple[policy.Held, ...]:
-        """Return which guards hold a target's heals back, each with its reason, as of the last look."""
-        return self._seen[target].held if target in self._seen else ()
+    def active_guards(self, target: Target) -> tuple[ActiveGuard, ...]:
+        """Return which guards keep healing from acting on a target, each with its reason, as of the last look."""
+        return self._targets[target].active_guards if target in self._targets else ()
 
-    def why(self, target: Target, number: str) -> str:
+    def last_decision(self, target: Target, number: str) -> str:
         """Return what the last judged poll decided about a DID, and why; empty where there was nothing to decide."""
-        return self._seen[target].whys.get(number, "") if target in self._seen else ""
+        return self._targets[target].last_decisions.get(number, "") if target in self._targets else ""
 
-    async def reconfigure(
-        self,
-        config: Config,
-        clients: Mapping[str, VocobaseClient],
-        watches: Mapping[str, Watch],
-        fingerprints: Mapping[str, str],
-    ) -> None:
-        """Go by another configuration from now on. What was sent goes on, and is seen through by the polls.
+    @property
+    def unobserved(self) -> tuple[Attempt, ...]:
+        """The open attempts whose targets no poll observes, as of the last look: they wait for a person."""
+        return self._unobserved
+
+    async def reconfigure(self, config: Config, accounts: Mapping[str, AccountRuntime]) -> None:
+        """Go by another configuration from now on. What was sent goes on, and is ended by the polls.
 
         What was decided and not sent is dropped. An account for which something changed starts as after a restart: it
         holds off, and its first heal has to be verified before the second is sent.
         """
-        before, after = self._setups, setups_of(config, clients, watches, fingerprints)
-        same = {account for account, setup in after.items() if before.get(account) == setup}
+        before, after = self._accounts, accounts
+        same = {name for name, account in after.items() if before.get(name) == account}
         self._heal, self._retention = config.heal, config.store.retention.total_seconds()
-        self._setups = {account: before[account] if account in same else setup for account, setup in after.items()}
-        self._started |= dict.fromkeys(after.keys() - same, self._clock.time())
-        self._thread.submit(self._store.count_within, config.heal.attempts_window.total_seconds())
+        self._accounts = {name: before[name] if name in same else account for name, account in after.items()}
+        self._started |= dict.fromkeys(after.keys() - same, self._clock.monotonic())
+        self._worker.executor.submit(self._store.count_within, config.heal.attempts_window.total_seconds())
         for _ in range(self._queue.qsize()):  # polls that were seen by the old configuration go by unseen
             poll = self._queue.get_nowait()
             self._queue.task_done()
             if poll[1].target.account in same:
                 self._queue.put_nowait(poll)
+            else:
+                self._judged[poll[1].target] = poll[1].polls
         for target in [each for each in self._newest if each.account not in after]:
-            del self._newest[target]
-            self._seen.pop(target, None)
-        began_anew = [(target, seen) for target, seen in self._seen.items() if target.account not in same]
-        for _, seen in began_anew:
-            seen.begin_anew(config.heal.mode)
-        for target, seen in began_anew:
-            await self._show(target, seen, (), states=None if config.heal.mode != "off" else {})
+            self._newest.pop(target, None)
+            self._judged.pop(target, None)
+            self._targets.pop(target, None)
+        began_anew = [(target, known) for target, known in self._targets.items() if target.account not in same]
+        for _, known in began_anew:
+            known.begin_anew(config.heal.mode)
+        # Until here nothing was waited for, so that nobody saw one part of it and not the other.
+        async with self._progress:
+            self._progress.notify_all()
+        if self._worker.up:
+            with contextlib.suppress(StoreError):
+                await self._adopt()
+        for target, known in began_anew:
+            await self._show(target, known, (), states=None if config.heal.mode != "off" else {})
 
     async def recall(self, target: Target) -> Known:
         """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.
 
         A store that has just failed is not asked again: the first poll doesn't wait for it target by target.
         """
-        if not self._up and self._clock.monotonic() - self._failed_at < TRY_AGAIN:
+        if self._worker.failed_just_now:
             return {}
         try:
-            if not self._up:
-                await self._open()
-            return await self._call(self._store.history.load, target.account, target.connection)
+            await self._open()
+            return await self._worker.call(self._store.history.load, target.account, target.connection)
         except StoreError:
             return {}
 
     def polled(self, before: TargetState, after: TargetState) -> None:
         """Take in a complete poll. One that finds no room goes by unseen, and what it would have confirmed waits."""
-        self._newest[after.target] = after.polls
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait((before, after, self._clock.monotonic()))
+            self._newest[after.target] = after.polls
 
     async def run(self) -> None:
         """Judge polls until cancelled."""
         while True:
-            before, after, heard = await self._queue.get()
+            before, after, polled_at = await self._queue.get()
             try:
                 try:
-                    await self._judge(before, after, heard)
+                    await self._process(before, after, polled_at)
                 except StoreError:
                     await self._show_down()
             except Exception:  # a bug of ours must not end healing unseen
@@ -195,295 +215,389 @@ class Controller:
                 )
             finally:
                 self._queue.task_done()
+                self._judged[after.target] = after.polls
+                async with self._progress:
+                    self._progress.notify_all()
 
     async def settle(self) -> None:
         """Return when every poll taken in was judged and no request is under way."""
         await self._queue.join()
-        await asyncio.gather(*self._running.values())
+        await asyncio.gather(*(task for _, task in self._sending.values()))
+        await asyncio.gather(*self._displays)
 
     async def tick(self) -> None:
         """Give a sign of life, look after what was left behind, and show which guards hold now."""
         try:
-            if not self._up:
-                await self._open()
-            now = self._clock.time()
-            busy = {*self._running, *self._unrecorded}
-            for attempt in await self._call(self._store.ledger.alive, now, busy):
+            await self._open()
+            ledger, now = self._store.ledger, self._clock.time()
+            for attempt in await self._worker.call(ledger.alive, now, self._sender.unfinished):
                 self._count(attempt, Outcome.NOT_SENT)
-            for attempt, result in list(self._unrecorded.values()):
-                await self._record(attempt, result)
-            await self._prune(now)
-            setups = dict(self._setups)
-            looks = {account: await self._look(setup, account) for account, setup in setups.items()}
-            self._unresolved = {account for account, look in looks.items() if look.account.open}
-            for target, seen in list(self._seen.items()):
-                setup = setups.get(target.account)
-                if setup and setup.enabled and self._is_current(setup, target):
-                    look = looks[target.account]
-                    await self._show(target, seen, self._held(setup, seen, look.account), look)
+            for attempt, result in await self._sender.record_rest():
+                if result.outcome:
+                    self._count(attempt, result.outcome)
+            await self._prune()
+            await self._look_for_unobserved()
+            accounts = dict(self._accounts)
+            facts = {name: await self._look_at_account(account) for name, account in accounts.items()}
+            self._unresolved = {name for name, each in facts.items() if each.open}
+            for target, known in list(self._targets.items()):
+                account = accounts.get(target.account)
+                if account and account.enabled and self._is_current(account, target):
+                    of_account = facts[target.account]
+                    await self._show(target, known, self._guards(account, known, of_account), of_account)
         except StoreError:
             await self._show_down()
 
-    async def _prune(self, now: float) -> None:
+    async def stop(self) -> None:
+        """Let requests under way end, for a moment; what isn't answered by then becomes ambiguous in the ledger."""
+        self._stopping = True  # what is not sent by now is not sent any more
+        under_way = [task for number, (_, task) in self._sending.items() if number in self._sender.claiming]
+        waiting = [task for _, task in self._sending.values() if task not in under_way]
+        for task in waiting:  # nothing was claimed for these
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way, timeout=DRAIN)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*waiting, *under_way, *self._displays, return_exceptions=True)
+        self._worker.close()
+
+    async def _prune(self) -> None:
         """Forget, now and then, what is over and counts no more."""
         if self._clock.monotonic() - self._pruned > PRUNE_EVERY:
             self._pruned = self._clock.monotonic()
+            now = self._store.stamps.earliest if self._store.stamps else self._clock.time()
             counted = max(self._heal.attempts_window.total_seconds(), HOUR)
-            await self._call(self._store.ledger.prune, now - max(self._retention, counted))
-            await self._call(self._store.history.prune, now - self._retention)
+            await self._worker.call(self._store.ledger.prune, now - max(self._retention, counted))
+            await self._worker.call(self._store.history.prune, now - self._retention)
 
-    async def stop(self) -> None:
-        """Let requests under way end, for a moment; what isn't answered by then becomes ambiguous in the ledger."""
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=DRAIN)
-        for task in list(self._running.values()):
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
-        self._thread.shutdown(wait=False)
+    async def _look_for_unobserved(self) -> None:
+        """Find the open attempts that no observation will end, say so, and count them."""
+        now = self._clock.time()
+        every = await self._worker.call(self._store.ledger.open_attempts)
+        running = self._clock.monotonic() - self._began
+        if running < self._heal.verify_within.total_seconds():
+            every = []  # what was left by the process before may still be polled
+        before, self._unobserved = (
+            self._unobserved,
+            tuple(each for each in every if is_unobserved(each, self._heal, now)),
+        )
+        for each in self._unobserved:
+            message = f"the number stays locked until its target is polled, or: {release_command(self._label(each))}"
+            self._failures.failed("observing a heal", "target not polled", message, **self._attempt_fields(each))
+        still = {each.id for each in self._unobserved}
+        for each in before:
+            if each.id not in still:
+                self._failures.worked("observing a heal", **self._attempt_fields(each))
+        counts = dict.fromkeys(self._accounts, 0)
+        for each in self._unobserved:
+            counts[each.account] = counts.get(each.account, 0) + 1
+        self._observer.unobserved(counts)
 
     # One poll
 
-    async def _judge(self, before: TargetState, after: TargetState, heard: float) -> None:
-        target, setup = after.target, self._setups.get(after.target.account)
-        if after.snapshot is None or setup is None:
+    async def _process(self, before: TargetState, after: TargetState, polled_at: float) -> None:
+        target, account = after.target, self._accounts.get(after.target.account)
+        if after.snapshot is None or account is None:
             return
-        if not self._up:
-            await self._open()
-        seen = self._seen.setdefault(target, Seen(TargetView(target), Healing(mode=setup.heal.mode)))
+        known = self._targets.setdefault(target, TargetHealState(TargetHealth(target), Healing(mode=account.heal.mode)))
+        known.sends = {}  # what an older poll asked for is void, whatever becomes of this one
+        await self._open()
         complete = after.polls - sum(after.failures.values())
-        if complete != seen.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
-            seen.followed = {number: restarted(followed) for number, followed in seen.followed.items()}
-        await self._write_history(seen, before, after)
-        if not setup.enabled and target.account not in self._unresolved:
-            await self._show(target, seen, ())
+        if complete != known.complete + 1:  # a complete poll went by unseen, so nothing was seen without a gap
+            known.followed = {number: restarted(followed) for number, followed in known.followed.items()}
+        await self._write_history(known, before, after)
+        if not account.enabled and target.account not in self._unresolved:
+            await self._show(target, known, ())
             return
-        if self._is_overtaken(after, heard):
+        if self._is_overtaken(after, polled_at):
             return
-        look = await self._look(setup, target.account)
-        if not self._is_current(setup, target):
+        look = await self._look(account)
+        if not self._is_current(account, target):
             return
-        found = self._assess(setup, seen, after, look=look, heard=heard)
-        if not await self._carry_out(setup, seen, found.decisions):
+        await self._note_observation(after, look, polled_at)
+        assessment = self._assess(account, known, after, look=look, polled_at=polled_at)
+        if not await self._apply(account, known, assessment.decisions):
             return
-        if setup.enabled:
-            await self._heal_by(setup, seen, found, look)
-        else:  # what was sent by hand, or before it was switched off, is seen through all the same
-            await self._show(target, seen, ())
+        if account.enabled:
+            await self._heal_by(account, known, assessment, look)
+        else:  # what was sent by hand, or before it was switched off, is ended by the polls all the same
+            await self._show(target, known, ())
 
-    def _is_overtaken(self, after: TargetState, heard: float) -> bool:
+    def _is_overtaken(self, after: TargetState, polled_at: float) -> bool:
         """Whether a poll waited for so long that it is stale, and a newer one of its target waits behind it.
 
         As after a database that hung: what is judged then is what is true now, and not one old poll after the other.
         """
         where = {"account": after.target.account, "connection": after.target.connection}
-        late = self._clock.monotonic() - heard > 2 * after.interval + 1
+        late = self._clock.monotonic() - polled_at > 2 * after.interval + 1
         if late and self._newest.get(after.target, 0) > after.polls:
             self._failures.failed("judging polls in time", "late", "newer ones are judged instead", **where)
             return True
         self._failures.worked("judging polls in time", **where)
         return False
 
-    async def _heal_by(self, setup: Setup, seen: Seen, found: Assessment, look: Look) -> None:
-        """Send what a poll asks for and the guards allow, and show where everything is then."""
-        target = seen.view.target
-        if found.changes:
-            look = await self._look(setup, target.account)
-        held = await self._send(setup, seen, found.sends, look)
-        if found.sends:
-            look = await self._look(setup, target.account)
-        if self._is_current(setup, target):
-            in_flight = {Status.CLAIMED, Status.SENT}
-            sending = {each.number: HealState.IN_FLIGHT for each in open_here(look, target) if each.status in in_flight}
-            await self._show(target, seen, held, look, found.states | sending)
+    async def _note_observation(self, after: TargetState, look: Look, polled_at: float) -> None:
+        """Note in the ledger that a complete poll saw the target of open attempts, for all replicas."""
+        snapshot = cast("Snapshot", after.snapshot)
+        here = [
+            count.open.id
+            for number, count in look.counts.items()
+            if count.open and (is_of(count.open, after.target) or number in snapshot.dids)
+        ]
+        if here:
+            seen_at = self._clock.time() - (self._clock.monotonic() - polled_at)
+            await self._worker.call(self._store.ledger.observed, here, seen_at)
 
-    def _assess(self, setup: Setup, seen: Seen, after: TargetState, *, look: Look, heard: float) -> Assessment:
+    def _assess(
+        self, account: AccountRuntime, known: TargetHealState, after: TargetState, *, look: Look, polled_at: float
+    ) -> Assessment:
         """Say what a complete poll asks to be done."""
-        target, snapshot = after.target, cast("Snapshot", after.snapshot)
-        seen.view = replace(
-            policy.view_after(
-                seen.view,
-                at=snapshot.at,
+        target, snapshot, now = after.target, cast("Snapshot", after.snapshot), self._clock.time()
+        answered_at = self._answered_at(snapshot.at, polled_at)
+        known.health = replace(
+            health_after(
+                known.health,
+                at=answered_at,
                 total=len(snapshot.dids),
                 listed=sum(did.state != MISSING for did in snapshot.dids.values()),
-                unhealthy=unhealthy_of(snapshot.dids.values(), look.counts, target),
-                config=setup.heal,
-                resumed_at=look.account.resumed_at,
+                unhealthy=unhealthy_of(snapshot.dids, look.counts, target),
+                config=account.heal,
+                resumed_at=look.account.resume_mark,
             ),
             interval=after.interval,
         )
-        found = assess(
+        assessment = assess(
             snapshot,
-            setup.watch,
-            seen.followed,
+            account.watch,
+            known.followed,
             look.records,
             look.counts,
-            config=setup.heal,
-            passed=heard - seen.heard if seen.polls == after.polls - 1 else 0.0,
-            now=self._clock.time(),
+            config=account.heal,
+            started=answered_at - (snapshot.at - snapshot.started),
+            passed=polled_at - known.polled_at if known.polls == after.polls - 1 else 0.0,
+            now=now,
         )
-        seen.polls, seen.heard, seen.followed = after.polls, heard, found.followed
-        seen.complete = after.polls - sum(after.failures.values())
-        seen.whys = {decision.number: decision.why for decision in found.decisions}
-        return found
+        known.polls, known.followed = after.polls, assessment.followed
+        known.polled_at, known.answered_at = polled_at, snapshot.at
+        known.complete = after.polls - sum(after.failures.values())
+        known.last_decisions = {decision.number: decision.why for decision in assessment.decisions}
+        known.sends = {send.number: send for send in assessment.sends} if account.enabled else {}
+        known.states = assessment.states
+        return assessment
 
-    async def _carry_out(self, setup: Setup, seen: Seen, decisions: Iterable[Decision]) -> bool:
+    async def _apply(self, account: AccountRuntime, known: TargetHealState, decisions: Iterable[Decision]) -> bool:
         """Do what was decided, but for sending; return whether the configuration is still the same."""
-        target = seen.view.target
+        target = known.target
         for decision in decisions:
             if isinstance(decision.action, Resolve):
                 await self._resolve(target, decision.action)
-            elif isinstance(decision.action, Move) and setup.enabled:
-                await self._move(setup, seen, decision.action)
-            if not self._is_current(setup, target):
+            elif isinstance(decision.action, Move) and account.enabled:
+                await self._move(account, known, decision.action)
+            if not self._is_current(account, target):
                 return False
             if decision.action and not isinstance(decision.action, Send):
-                seen.followed = {
-                    **seen.followed,
-                    decision.number: restarted(seen.followed.get(decision.number, Followed())),
+                known.followed = {
+                    **known.followed,
+                    decision.number: restarted(known.followed.get(decision.number, Followed())),
                 }
         return True
 
-    async def _write_history(self, seen: Seen, before: TargetState, after: TargetState) -> None:
+    async def _write_history(self, known: TargetHealState, before: TargetState, after: TargetState) -> None:
         snapshot = after.snapshot
         if snapshot is None:
             return
         key = (after.target.account, after.target.connection)
-        seen.unwritten += [
+        known.unwritten += [
             Transition(*key, did.number, did.since, None, did.state, did.codes)
             for did in snapshot.dids.values()
-            if (old := before.memory.get(did.number)) is not did and (old is None or old.state != did.state)
+            if not known.written
+            or ((old := before.memory.get(did.number)) is not did and (old is None or old.state != did.state))
         ]
-        del seen.unwritten[:-MOST_UNWRITTEN]
-        seen.gone = (seen.gone | (before.memory.keys() - snapshot.dids.keys())) - snapshot.dids.keys()
-        if seen.unwritten or seen.gone:
-            await self._call(self._store.history.write, *key, seen.unwritten, seen.gone)
-            seen.unwritten, seen.gone = [], set()
+        del known.unwritten[:-MOST_UNWRITTEN]
+        known.gone = (known.gone | (before.memory.keys() - snapshot.dids.keys())) - snapshot.dids.keys()
+        if known.unwritten or known.gone:
+            await self._worker.call(self._store.history.write, *key, known.unwritten, known.gone)
+            known.unwritten, known.gone = [], set()
+        known.written = True
 
     async def _resolve(self, target: Target, action: Resolve) -> None:
         attempt, now = action.attempt, self._clock.time()
         lost = Outcome.AMBIGUOUS if attempt.status is Status.AMBIGUOUS else Outcome.FAILED
         outcome = Outcome.SUCCEEDED if action.succeeded else lost
         after = self._after(outcome, reason=action.reason)
-        if await self._call(self._store.ledger.resolve, attempt, outcome, action.reason, after, now):
+        if await self._worker.call(self._store.ledger.resolve, attempt, outcome, action.reason, after, now):
             self._count(attempt, outcome)
             if outcome is Outcome.SUCCEEDED:
-                self._observer.healed(target, now - (attempt.broken_since or attempt.claimed_at))
+                self._observer.healed(target, max(0.0, now - (attempt.broken_since or attempt.claimed_at)))
 
-    async def _move(self, setup: Setup, seen: Seen, action: Move) -> None:
+    async def _move(self, account: AccountRuntime, known: TargetHealState, action: Move) -> None:
         now, jitter = self._clock.time(), self._rng.random()
 
         def after(_: DidRecord, counts: Counts) -> DidRecord:
-            return policy.after_move(action, attempts=counts, config=setup.heal, now=now, jitter=jitter)
+            return after_move(action, attempts=counts, config=account.heal, now=now, jitter=jitter)
 
-        if await self._call(self._store.ledger.move, action.record, after, now):
+        if await self._worker.call(self._store.ledger.move, action.record, after, now):
             log.info(
                 "heal state changed",
-                phone_number=setup.watch.label(action.record.number),
+                phone_number=account.watch.label(action.record.number),
                 old=action.record.state.value,
                 new=action.state.value,
                 reason=action.reason,
             )
             if action.relapse:
-                seen.healing = replace(seen.healing, relapses=seen.healing.relapses + 1)
+                known.healing = replace(known.healing, relapses=known.healing.relapses + 1)
 
     # Sending
 
-    async def _send(self, setup: Setup, seen: Seen, sends: list[Send], look: Look) -> list[policy.Held]:
-        """Send what the guards allow; return what holds back then."""
-        target = seen.view.target
-        held, waiting = self._held(setup, seen, look.account), list(sends)
-        while waiting and not held and self._is_current(setup, target):
-            send = waiting.pop(0)
-            record = look.records.get(send.number)
-            await self._claim(setup, seen, send, record.version if record else 0)
-            held = self._held(setup, seen, (await self._look(setup, target.account)).account)
-        self._say_held(seen, held, len(waiting))
-        return held
-
-    async def _claim(self, setup: Setup, seen: Seen, send: Send, version: int) -> None:
-        target, started, now = seen.view.target, self._clock.monotonic(), self._clock.time()
-        observing = setup.observing
-
-        def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
-            if not self._is_current(setup, target):
-                return ["the configuration changed since it was decided"]
-            return policy.objections(
-                facts,
-                record,
-                counts,
-                view=seen.view,
-                config=setup.heal,
-                now=self._clock.time(),
-                ramp_start=self._started[target.account],
-                observing=observing,
-                version=version,
-            )
-
-        wish = Wish(send.number, target.account, target.connection, send.issues, masked(send.body), send.broken_since)
-        ledger = self._store.ledger
-        claimed = await self._call(ledger.would_send if observing else ledger.claim, wish, judge, now)
-        label = setup.watch.label(send.number)
-        if isinstance(claimed, Refused):
-            log.info("heal not claimed", phone_number=label, reason="; ".join(claimed.reasons))
-        elif observing:
-            seen.healing = replace(seen.healing, would=seen.healing.would + 1)
-            log.info("would heal", phone_number=label, issues=",".join(send.issues))
-        else:
-            log.info("healing", phone_number=label, issues=",".join(send.issues), attempt=claimed.id)
-            work = self._execute(setup, claimed, send, judge, started)
-            task = asyncio.create_task(work, name=f"heal {claimed.id}")
-            self._running[claimed.id] = task
-            task.add_done_callback(lambda _: self._running.pop(claimed.id, None))
-
-    async def _execute(
-        self, setup: Setup, attempt: Attempt, send: Send, judge: Callable[..., Iterable[str]], started: float
+    async def _heal_by(
+        self, account: AccountRuntime, known: TargetHealState, assessment: Assessment, look: Look
     ) -> None:
-        async def begin() -> bool:
-            return await self._call(self._store.ledger.begin_send, attempt, judge, self._clock.time())
+        """Start sending what a poll asks for and the guards allow, and show where everything is then."""
+        if assessment.changes:
+            look = await self._look(account)
+        if account.observing:
+            await self._record_would_send(account, known, assessment.sends, look)
+            look = await self._look(account) if assessment.sends else look
+        guards = self._guards(account, known, look.account)
+        if not account.observing and not guards:
+            self._start_sending(account, known, assessment.sends, look.account)
+        self._log_guards(known, guards, len([each for each in assessment.sends if each.number not in self._sending]))
+        if self._is_current(account, known.target):
+            known.quarantined = self._quarantined(known, look)
+            await self._show(known.target, known, guards, look.account, known.states)
+
+    def _start_sending(
+        self, account: AccountRuntime, known: TargetHealState, sends: Iterable[Send], facts: AccountRecord
+    ) -> None:
+        """Start as many heals as may be unverified at once. Each asks every guard again when it claims."""
+        now = self._clock.time()
+        most = room(facts, account.heal, ramp_start=self._ramp_start(account))
+        under_way = {each.number for each in observed(facts, account.heal, now)}
+        under_way |= {number for number, (by, _) in self._sending.items() if by.credential == account.credential}
+        for send in sends:
+            if len(under_way) >= most:
+                return
+            if send.number not in under_way and send.number not in self._sending:
+                under_way.add(send.number)
+                task = asyncio.create_task(self._send(account, known, send), name=f"heal {send.number}")
+                self._sending[send.number] = account, task
+                task.add_done_callback(partial(self._sent, send.number))
+
+    def _sent(self, number: str, task: asyncio.Task[None]) -> None:
+        self._sending.pop(number, None)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("sending a heal broke", exc_info=error)
+
+    async def _send(self, account: AccountRuntime, known: TargetHealState, send: Send) -> None:
+        label = account.watch.label(send.number)
+        request = HealRequest(account, known.target, send)
+
+        def claimed(attempt: Attempt) -> None:
+            log.info("healing", phone_number=label, issues=",".join(send.issues), attempt=attempt.id)
+            known.states = {**known.states, send.number: HealState.IN_FLIGHT}
+            known.healing = replace(known.healing, in_flight=known.healing.in_flight + 1)
+            shown = asyncio.create_task(self._annotator.annotate(known.target, known.healing, known.states))
+            self._displays.add(shown)
+            shown.add_done_callback(self._displays.discard)
 
         try:
-            result = await execute(
-                setup.client,
-                send.body,
-                begin,
-                clock=self._clock,
-                claimed_at=started,
-                fingerprint=setup.fingerprint,
+            sent = await self._sender.send(
+                request,
+                partial(self._revise, account, known, send.number),
+                self._check(account, known),
+                patience=max(LEAST_PATIENCE, known.health.interval),
+                claimed=claimed,
             )
-        except StoreError:  # whether the row says sent is not known, but nothing was sent
-            reason = "the store did not answer before the request, so nothing was sent"
-            result = Result(Status.ENDED, Outcome.NOT_SENT, reason, charged=False, feeds=False, backoff=False)
-        except asyncio.CancelledError:
-            reason = "the exporter stopped while it waited for the answer"
-            result = Result(Status.AMBIGUOUS, None, reason, charged=True, feeds=True)
-            self._store.ledger.answered(attempt, result, lambda record, _: record, self._clock.time())
-            raise
+        except StoreError:
+            await self._show_down()  # where a row says sent, it does until its result can be recorded
+            return
+        if sent.attempt is None or sent.result is None:
+            log.info("heal not claimed", phone_number=label, reason="; ".join(sent.reasons))
+            return
         log.info(
             "heal answered",
-            phone_number=setup.watch.label(attempt.number),
-            attempt=attempt.id,
-            status=result.status.value,
-            reason=result.reason,
+            phone_number=label,
+            attempt=sent.attempt.id,
+            status=sent.result.status.value,
+            reason=sent.result.reason,
         )
-        self._unrecorded[attempt.id] = (attempt, result)
+        if sent.result.outcome:
+            self._count(sent.attempt, sent.result.outcome)
+        await self._refresh(account, known, send.number)
+
+    async def _refresh(self, account: AccountRuntime, known: TargetHealState, number: str) -> None:
+        """Show which guards are active now, and where a DID is whose attempt is over."""
         try:
-            await self._record(attempt, result)
+            look = await self._look(account)
         except StoreError:
-            await self._show_down()  # the row says sent until it can be recorded
+            await self._show_down()
+            return
+        if not look.counts.get(number, Counts()).open:
+            record = look.records.get(number)
+            known.states = {**known.states, number: record.state if record else HealState.IDLE}
+        if self._is_current(account, known.target):
+            await self._show(
+                known.target, known, self._guards(account, known, look.account), look.account, known.states
+            )
 
-    async def _record(self, attempt: Attempt, result: Result) -> None:
+    async def _revise(self, account: AccountRuntime, known: TargetHealState, number: str) -> Send | str:
+        """Return the decision about a DID by the newest poll, once that is judged, or why there is none any more."""
+        target = known.target
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN), self._progress:
+                await self._progress.wait_for(lambda: self._judged.get(target, 0) >= self._newest.get(target, 0))
+        except TimeoutError:
+            return "a newer poll could not be judged in time"
+        if withdrawn := self._withdrawn(account, target):
+            return withdrawn
+        send = known.sends.get(number)
+        return send or f"the newest poll asks for no heal: {known.last_decisions.get(number, 'nothing to heal')}"
+
+    def _check(self, account: AccountRuntime, known: TargetHealState) -> GuardCheck:
+        target = known.target
+        return GuardCheck(
+            config=account.heal,
+            fingerprint=account.fingerprint,
+            now=self._clock.time,
+            ramp_start=lambda: self._ramp_start(account),
+            health=lambda: self._health(known),
+            withdrawn=lambda: self._withdrawn(account, target),
+            observing=account.observing,
+        )
+
+    def _withdrawn(self, account: AccountRuntime, target: Target) -> str:
+        """Say why nothing that was decided is sent any more; an empty string where it may be."""
+        if self._stopping:
+            return "the exporter stopped before the request left, so nothing was sent"
+        return "" if self._is_current(account, target) else "the configuration changed since it was decided"
+
+    async def _record_would_send(
+        self, account: AccountRuntime, known: TargetHealState, sends: Iterable[Send], look: Look
+    ) -> None:
+        """Record what would be sent, as long as the guards allow it."""
+        facts, ledger = look.account, self._store.ledger
+        for send in sends:
+            if self._guards(account, known, facts) or not self._is_current(account, known.target):
+                return
+            check = self._check(account, known).for_version(send.version)
+            wish = HealRequest(account, known.target, send).wish
+            recorded = await self._worker.call(ledger.would_send, wish, check, self._clock.time())
+            label = account.watch.label(send.number)
+            if isinstance(recorded, Refused):
+                log.info("heal not claimed", phone_number=label, reason="; ".join(recorded.reasons))
+            else:
+                known.healing = replace(known.healing, would=known.healing.would + 1)
+                log.info("would heal", phone_number=label, issues=",".join(send.issues))
+            facts = (await self._look(account)).account
+
+    def _after_result(self, result: Result) -> Next:
         outcome = result.outcome or Outcome.AMBIGUOUS
-        after = self._after(outcome, reason=result.reason, quarantine=result.quarantine, backoff=result.backoff)
-        recorded = await self._call(self._store.ledger.answered, attempt, result, after, self._clock.time())
-        self._unrecorded.pop(attempt.id, None)
-        if recorded and result.outcome:
-            self._count(attempt, result.outcome)
+        return self._after(outcome, reason=result.reason, quarantine=result.quarantine, backoff=result.backoff)
 
-    def _after(
-        self, outcome: Outcome, *, reason: str, quarantine: bool = False, backoff: bool = True
-    ) -> Callable[[DidRecord, Counts], DidRecord]:
+    def _after(self, outcome: Outcome, *, reason: str, quarantine: bool = False, backoff: bool = True) -> Next:
         return partial(
-            policy.after_end,
+            after_end,
             outcome=outcome,
             quarantine=quarantine,
             backoff=backoff,
@@ -496,134 +610,169 @@ class Controller:
     # The store
 
     async def _open(self) -> None:
-        await self._call(self._store.open)
-        self._up = True
-        self._observer.store_answers(up=True)
-        self._failures.worked("store")
-        for seen in self._seen.values():  # whatever happened meanwhile: look again before acting
-            seen.view = replace(seen.view, complete_polls=0)
+        opened = await self._worker.open()
+        if opened:
+            await self._adopt()
+            for known in self._targets.values():  # whatever happened meanwhile: look again before acting
+                known.health = replace(known.health, complete_polls=0)
+        if opened is Opened.ANOTHER:  # as after a start
+            self._started = dict.fromkeys(self._accounts, self._clock.monotonic())
+            self._unresolved, self._unobserved = set(), ()
+            for known in self._targets.values():
+                known.begin_anew(self._heal.mode)
+                known.written = False
 
-    async def _call(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - the function's
-        """Call the store in its thread. Raises `StoreError` when it fails or takes too long."""
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                answer = await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-        except TimeoutError:
-            self._down(StoreError(f"the store does not answer within {ANSWER_WITHIN:g} s"))
-            raise StoreError("the store does not answer") from None
-        except StoreError as error:
-            self._down(error)
-            raise
-        return answer
+    async def _adopt(self) -> None:
+        accounts = {name: (each.credential, each.fingerprint) for name, each in self._accounts.items()}
+        await self._worker.call(self._store.ledger.adopt, accounts)
 
-    def _down(self, error: StoreError) -> None:
-        self._up, self._failed_at = False, self._clock.monotonic()
-        self._observer.store_answers(up=False)
-        self._failures.failed("store", type(error).__name__, str(error))
+    def _is_current(self, account: AccountRuntime, target: Target) -> bool:
+        return self._accounts.get(target.account) is account
 
-    def _is_current(self, setup: Setup, target: Target) -> bool:
-        return self._setups.get(target.account) is setup
-
-    async def _look(self, setup: Setup, account: str) -> Look:
+    async def _look(self, account: AccountRuntime) -> Look:
         """Return what all replicas know, and share the pause of the account's key with them."""
-        now, budget = self._clock.time(), setup.client.budget
-        look = await self._call(self._store.ledger.look, account, now)
-        facts = look.account
-        if facts.key_paused_until > now:
-            budget.pause(facts.key_paused_until - now)
+        ledger = self._store.ledger
+        look = await self._worker.call(ledger.look, account.credential, self._clock.time())
+        facts = await self._share_pause(account, look.account)
+        return look if facts is look.account else replace(look, account=facts)
+
+    async def _look_at_account(self, account: AccountRuntime) -> AccountRecord:
+        """Return what `_look` does of the account alone."""
+        facts = await self._worker.call(self._store.ledger.account, account.credential, self._clock.time())
+        return await self._share_pause(account, facts)
+
+    async def _share_pause(self, account: AccountRuntime, facts: AccountRecord) -> AccountRecord:
+        """Share the pause of the account's key, lift a latch that is over, and return the facts as they are then."""
+        now, budget, ledger = self._clock.time(), account.client.budget, self._store.ledger
+        left = facts.key_paused_until - now
+        if left > 0:
+            budget.pause(left)
         elif budget.paused_for > 1:
-            await self._call(self._store.ledger.pause_key, account, now + budget.paused_for)
+            await self._worker.call(ledger.pause_key, account.credential, budget.paused_for, now)
         if (
             facts.latched is not None
-            and facts.latch_print != setup.fingerprint
+            and account.fingerprint not in facts.refused
             and self._polled_since(account, facts.latched_at)
+            and await self._worker.call(ledger.unlatch, account.credential, account.fingerprint)
         ):
-            await self._call(self._store.ledger.unlatch, account, setup.fingerprint)
-            return await self._call(self._store.ledger.look, account, now)
-        return look
+            return await self._worker.call(ledger.account, account.credential, now)
+        return facts
 
-    def _polled_since(self, account: str, when: float) -> bool:
-        return any(target.account == account and seen.view.at > when for target, seen in self._seen.items())
+    def _polled_since(self, account: AccountRuntime, when: float) -> bool:
+        """Whether a poll with an account's credential was complete after a Unix time."""
+        names = {name for name, each in self._accounts.items() if each.credential == account.credential}
+        known = [each for target, each in self._targets.items() if target.account in names and each.health.at]
+        return any(self._health(each).at > when for each in known)
 
     # Showing
 
-    def _held(self, setup: Setup, seen: Seen, facts: AccountRecord) -> list[policy.Held]:
-        ramp_start, now = self._started[facts.account], self._clock.time()
+    def _ramp_start(self, account: AccountRuntime) -> float:
+        """Return when this process began to heal an account, by the wall clock as it is set now."""
+        started = self._started.get(account.account.name, self._clock.monotonic())
+        return self._clock.time() - (self._clock.monotonic() - started)
+
+    def _health(self, known: TargetHealState) -> TargetHealth:
+        """Return the state of a target's data, as old as either clock says."""
+        if not known.health.at:
+            return known.health
+        return replace(known.health, at=self._answered_at(known.answered_at, known.polled_at))
+
+    def _answered_at(self, wall: float, monotonic: float) -> float:
+        """Return when an answer was there, as the wall clock is set now: the earlier of what the two clocks say.
+
+        While the machine is suspended the one may stand still, and the other may be set.
+        """
+        return min(wall, self._clock.time() - (self._clock.monotonic() - monotonic))
+
+    def _guards(self, account: AccountRuntime, known: TargetHealState, facts: AccountRecord) -> list[ActiveGuard]:
+        now, waiting = self._clock.time(), self._waiting_for_place(account)
         return [
-            *policy.account_guards(facts, setup.heal, now, ramp_start=ramp_start, observing=setup.observing),
-            *policy.target_guards(seen.view, setup.heal, now),
+            *account_guards(
+                facts,
+                account.heal,
+                now,
+                ramp_start=self._ramp_start(account),
+                fingerprint=account.fingerprint,
+                observing=account.observing,
+            ),
+            *([(Guard.RATE_LIMITED, waiting)] if waiting else ()),
+            *target_guards(self._health(known), account.heal, now),
         ]
 
-    def _say_held(self, seen: Seen, held: list[policy.Held], waiting: int) -> None:
-        """Log what holds back DIDs that wait for nothing else, when that changes."""
-        guards = frozenset(guard for guard, _ in held) if waiting else frozenset()
-        if guards and guards != seen.said:
-            where = {"account": seen.view.target.account, "connection": seen.view.target.connection}
+    def _waiting_for_place(self, account: AccountRuntime) -> str:
+        """Say that a heal of an account waits for its place in the budget; an empty string where none does for long."""
+        if not account.client.budget.waiting(Priority.HEAL):
+            return ""  # for its connection, or its turn to be claimed
+        now, name = self._clock.monotonic(), account.account.name
+        longest = max((now - since for (of, _), since in self._sender.waiting.items() if of == name), default=0.0)
+        return f"waiting for a place in the request budget for {longest:.0f} s" if longest > WAITS_LONG else ""
+
+    def _log_guards(self, known: TargetHealState, guards: list[ActiveGuard], waiting: int) -> None:
+        """Log what blocks DIDs that wait for nothing else, when that changes."""
+        names = frozenset(guard for guard, _ in guards) if waiting else frozenset()
+        if names and names != known.logged_guards:
             log.warning(
-                "healing is held back",
-                **where,
+                "healing is blocked",
+                account=known.target.account,
+                connection=known.target.connection,
                 waiting=waiting,
-                guards=",".join(sorted(guards)),
-                why="; ".join(why for _, why in held),
+                guards=",".join(sorted(names)),
+                why="; ".join(why for _, why in guards),
             )
-        seen.said = guards
+        known.logged_guards = names
 
     async def _show(
         self,
         target: Target,
-        seen: Seen,
-        held: Iterable[policy.Held],
-        look: Look | None = None,
+        known: TargetHealState,
+        guards: Iterable[ActiveGuard],
+        facts: AccountRecord | None = None,
         states: Mapping[str, HealState] | None = None,
     ) -> None:
-        """Show what holds a target's heals back; `look` also how many there are, `states` also where each DID is."""
-        seen.held = tuple(held)
-        guards = frozenset(guard for guard, _ in seen.held)
-        if look:
-            here = [each for each in look.records.values() if each.connection == target.connection]
-            seen.healing = replace(
-                seen.healing,
-                in_flight=len(open_here(look, target)),
-                quarantined=sum(each.state is HealState.QUARANTINED for each in here),
-            )
-        seen.healing = replace(seen.healing, blocked=guards)
-        await self._annotator.annotate(target, seen.healing, states)
+        """Show what blocks a target's heals; `facts` also how many there are, `states` also where each DID is."""
+        known.active_guards = tuple(guards)
+        if facts:
+            in_flight = sum(is_of(each, target) for each in facts.open)
+            known.healing = replace(known.healing, in_flight=in_flight, quarantined=known.quarantined)
+        known.healing = replace(known.healing, blocked=frozenset(guard for guard, _ in known.active_guards))
+        await self._annotator.annotate(target, known.healing, states)
+
+    @staticmethod
+    def _quarantined(known: TargetHealState, look: Look) -> int:
+        """Count the quarantined DIDs of a target: those that it lists, and those that were healed through it."""
+        quarantined = (each for each in look.records.values() if each.state is HealState.QUARANTINED)
+        here = _key(known.target)
+        return sum(each.number in known.states or (each.account, each.connection) == here for each in quarantined)
 
     async def _show_down(self) -> None:
-        for target, seen in list(self._seen.items()):
+        for target, known in list(self._targets.items()):
             if self._heal.mode != "off":
-                await self._show(target, seen, [(Guard.STORE, STORE_DOWN)])
+                await self._show(target, known, [(Guard.STORE, self._worker.why_down)])
 
     def _count(self, attempt: Attempt, outcome: Outcome) -> None:
-        seen = self._seen.get(_target(self._seen, attempt))
-        if seen:
-            attempts = {**seen.healing.attempts, outcome: seen.healing.attempts[outcome] + 1}
-            seen.healing = replace(seen.healing, attempts=attempts)
+        known = next((each for target, each in self._targets.items() if is_of(attempt, target)), None)
+        if known:
+            attempts = {**known.healing.attempts, outcome: known.healing.attempts[outcome] + 1}
+            known.healing = replace(known.healing, attempts=attempts)
         log.info(
             "heal ended",
-            phone_number=self._label(Target(attempt.account, attempt.connection), attempt.number),
+            phone_number=self._label(attempt),
             attempt=attempt.id,
             outcome=outcome.value,
         )
 
-    def _label(self, target: Target, number: str) -> str:
-        setup = self._setups.get(target.account)
-        return setup.watch.label(number) if setup else number
+    def _label(self, attempt: Attempt) -> str:
+        account = self._accounts.get(attempt.account) or next(iter(self._accounts.values()), None)
+        return account.watch.label(attempt.number) if account else attempt.number
+
+    def _attempt_fields(self, attempt: Attempt) -> dict[str, str]:
+        return {"account": attempt.account, "phone_number": self._label(attempt), "attempt": str(attempt.id)}
 
 
-def _target(seen: Mapping[Target, Seen], attempt: Attempt) -> Target:
-    """Return the target that an attempt was made for, of those that are known."""
-    where = (attempt.account, attempt.connection)
-    known = (target for target in seen if (target.account, target.connection) == where)
-    return next(known, Target(*where))
+def release_command(number: str) -> str:
+    """Return what to type to release a number."""
+    return f"voicelink-exporter heal release {number} --reason TEXT"
 
 
-def masked(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request's body as it may be kept: a websocket URL without its query and password."""
-    return {key: masked_url(value) if key == "websocket_url" else value for key, value in body.items()}
-
-
-def fingerprint(account: Account, key: str, config: Config) -> str:
-    """Return a mark that changes when an account's credential or the configuration does; tells nothing of either."""
-    text = f"{key}\n{account.model_dump_json()}\n{config.heal.model_dump_json()}\n{config.api.model_dump_json()}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _key(target: Target) -> tuple[str, str]:
+    return target.account, target.connection

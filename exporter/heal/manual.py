@@ -1,4 +1,4 @@
-"""Healing by hand: the same policy, claims and ledger as the daemon's, on what a person has just polled."""
+"""Healing by hand: the same decisions, guards, claims and ledger as the daemon's, on what was polled a moment ago."""
 
 from __future__ import annotations
 
@@ -7,22 +7,37 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import StoreError
-from exporter.heal import policy
-from exporter.heal.controller import masked
-from exporter.heal.executor import execute
-from exporter.heal.policy import Kind, TargetView
+from exporter.heal.aftermath import after_end
+from exporter.heal.decide import CLEAN_POLLS, VERIFIED, Kind, Send, classify, request_body, started_after
+from exporter.heal.guards import (
+    FORCEABLE,
+    ActiveGuard,
+    GuardCheck,
+    TargetHealth,
+    account_guards,
+    blocking_reasons,
+    health_after,
+    is_unobserved,
+    settled,
+    target_guards,
+)
+from exporter.heal.sender import HealRequest, HealSender, masked
 from exporter.model import HealState, Outcome
-from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Refused, Result, Status, Wish
+from exporter.store.records import Attempt, Counts, DidRecord, Result, Status
+from exporter.store.worker import StoreWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
+    from exporter.accounts import AccountRuntime
     from exporter.clock import Clock
     from exporter.config.schema import Heal
-    from exporter.model import Target
-    from exporter.snapshots import TargetState, Watch
+    from exporter.model import Snapshot, Target
+    from exporter.snapshots import TargetState
     from exporter.store import Store
-    from exporter.vocobase import VocobaseClient
+    from exporter.store.ledger import Next
+
+    Poll = Callable[[Target], Awaitable[TargetState]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,170 +51,177 @@ class Candidate:
     state: HealState
     healable: bool
     why: str  # why not, where it isn't healable
-    held: tuple[str, ...]  # what holds it back now
+    blocked_by: tuple[str, ...]  # what speaks against it now
     unforceable: tuple[str, ...]  # what would even with force
-    body: Mapping[str, Any] = field(repr=False)
+    send: Send
 
     @property
     def shown_body(self) -> dict[str, Any]:
         """The request's body, without secrets."""
-        return masked(self.body)
+        return masked(self.send.body)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of a request, in words; `open` while the polls have to decide."""
+class Report:
+    """What came of a heal by hand, in words; `open` while the polls have to decide."""
 
     words: str
     steps: tuple[Mapping[str, Any], ...] = ()
     open: bool = False
 
 
-class Manual:
-    """Heals that a person asks for. The ledger's methods block, so call `candidates` and `verify` in a thread."""
+@dataclass
+class _Verification:
+    """A heal by hand that the polls have to confirm."""
 
-    def __init__(
-        self,
-        config: Heal,
-        store: Store,
-        clients: Mapping[str, VocobaseClient],
-        watches: Mapping[str, Watch],
-        *,
-        fingerprints: Mapping[str, str],
-        clock: Clock,
-    ) -> None:
+    attempt: Attempt
+    clean_polls: int = field(default=0)
+
+
+class Manual:
+    """Heals that a person asks for. The ledger's methods block, so call the methods that are not async in a thread."""
+
+    def __init__(self, config: Heal, store: Store, accounts: Mapping[str, AccountRuntime], *, clock: Clock) -> None:
         self._config = config
         self._store = store
-        self._clients = clients
-        self._watches = watches
-        self._fingerprints = fingerprints
+        self._accounts = accounts
         self._clock = clock
-        self._clean: dict[str, int] = {}
-        self._sent: dict[str, Attempt] = {}
+        self._worker = StoreWorker(store, clock)
+        self._sender = HealSender(self._worker, clock, self._after_result)
+        self._sent: dict[str, _Verification] = {}
 
     def candidates(self, state: TargetState, named: Collection[str] = ()) -> list[Candidate]:
         """Return a target's DIDs that have an issue healing is for, and those that are named. Raises `StoreError`."""
         if state.snapshot is None:
             return []
-        now, target = self._clock.time(), state.target
-        facts = self._store.ledger.account(target.account, now)
+        now, account = self._clock.time(), self._accounts[state.target.account]
+        facts = self._store.ledger.account(account.credential, now)
         records, counts = self._store.ledger.records(now)
-        view, found = _view(state, self._config), []
-        watch = self._watches[target.account]
+        health, found = self._health(state), []
         for number, did in state.snapshot.dids.items():
-            configured = watch.find(did.entry)
-            seen = policy.observe(did, configured, self._config)
+            configured = account.watch.find(did.entry)
+            seen = classify(did, configured, self._config.issues)
             if not seen.issues and number not in named:
                 continue
-            record, count = records.get(number, DidRecord(number, target.account)), counts.get(number, Counts())
-
-            def held(
-                record: DidRecord = record,
-                count: Counts = count,
-                **more: Any,  # noqa: ANN401 - policy's
-            ) -> tuple[str, ...]:
-                return tuple(
-                    policy.objections(
-                        facts, record, count, view=view, config=self._config, now=now, ramp_start=0.0, **more
-                    )
-                )
-
+            record, count = records.get(number, DidRecord(number)), counts.get(number, Counts())
+            reasons = partial(
+                blocking_reasons,
+                facts,
+                record,
+                count,
+                health=health,
+                config=self._config,
+                now=now,
+                ramp_start=0.0,
+                fingerprint=account.fingerprint,
+            )
+            on_probation = (ON_PROBATION,) if record.state is HealState.PROBATION else ()
+            healable = seen.kind is Kind.HEALABLE
             found.append(
                 Candidate(
-                    target=target,
+                    target=state.target,
                     number=number,
                     label=did.label,
                     issues=seen.issues,
                     state=_state(record, count),
-                    healable=seen.kind is Kind.HEALABLE,
-                    why=seen.why_not or "it has none of the issues that healing is for",
-                    held=held(),
-                    unforceable=held(forced=policy.FORCEABLE, patient=False),
-                    body=policy.request_body(did, target, configured),
+                    healable=healable,
+                    why=seen.why_not or ("" if healable else "it has none of the issues that healing is for"),
+                    blocked_by=(*on_probation, *reasons()),
+                    unforceable=(*on_probation, *reasons(forced=FORCEABLE, patient=False)),
+                    send=Send(
+                        number, seen.issues, request_body(did, state.target, configured), None, version=record.version
+                    ),
                 )
             )
         return found
 
-    def guards(self, state: TargetState) -> list[policy.Held]:
-        """Return the guards of the fleet that hold for a target, as one poll and the ledger tell."""
-        now = self._clock.time()
-        facts = self._store.ledger.account(state.target.account, now)
-        view = _view(state, self._config)
+    def guards(self, state: TargetState) -> list[ActiveGuard]:
+        """Return the guards of the fleet that are active for a target, as one poll and the ledger tell."""
+        now, account = self._clock.time(), self._accounts[state.target.account]
+        facts = self._store.ledger.account(account.credential, now)
         return [
-            *policy.account_guards(facts, self._config, now, ramp_start=0.0),
-            *policy.target_guards(view, self._config, now),
+            *account_guards(facts, self._config, now, ramp_start=0.0, fingerprint=account.fingerprint),
+            *target_guards(self._health(state), self._config, now),
         ]
 
-    async def send(self, candidate: Candidate, *, force: bool) -> Told:
-        """Claim and send, within the guards or past those that force passes."""
-        target, started, now = candidate.target, self._clock.monotonic(), self._clock.time()
-        forced = policy.FORCEABLE if force else frozenset()
+    def unobserved(self) -> list[Attempt]:
+        """Return the open attempts whose targets no poll observes. Raises `StoreError`."""
+        now = self._clock.time()
+        return [each for each in self._store.ledger.open_attempts() if is_unobserved(each, self._config, now)]
 
-        def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
-            return policy.objections(
-                facts,
-                record,
-                counts,
-                view=None,
-                config=self._config,
-                now=self._clock.time(),
-                ramp_start=0.0,
-                forced=forced,
-                patient=not force,
-            )
+    async def send(self, candidate: Candidate, poll: Poll, *, force: bool) -> Report:
+        """Poll again, claim and send, within the guards or past those that force passes.
 
+        `poll` polls a target once more. What changed since `candidate` was made is said, and not sent.
+        """
+        account = self._accounts[candidate.target.account]
+        latest: list[TargetState] = []
+
+        async def observe() -> None:
+            latest.append(await poll(candidate.target))
+
+        async def revise() -> Send | str:
+            return await self._worker.call(self._decide_anew, latest[-1], candidate)
+
+        check = GuardCheck(
+            config=self._config,
+            fingerprint=account.fingerprint,
+            now=self._clock.time,
+            ramp_start=lambda: 0.0,
+            health=lambda: self._health(latest[-1]) if latest else None,
+            forced=FORCEABLE if force else frozenset(),
+            patient=not force,
+        )
+        request = HealRequest(account, candidate.target, candidate.send, manual=True)
         try:
-            self._store.ledger.alive(now, (each.id for each in self._sent.values()))
-            wish = Wish(
-                candidate.number, target.account, target.connection, candidate.issues, candidate.shown_body, manual=True
-            )
-            claimed = self._store.ledger.claim(wish, judge, now)
-            if isinstance(claimed, Refused):
-                return Told(f"held back: {'; '.join(claimed.reasons)}")
-            self._sent[candidate.number] = claimed
-
-            async def begin() -> bool:
-                return self._store.ledger.begin_send(claimed, judge, self._clock.time())
-
-            result = await execute(
-                self._clients[target.account],
-                candidate.body,
-                begin,
-                clock=self._clock,
-                claimed_at=started,
-                fingerprint=self._fingerprints[target.account],
-            )
-            self._record(claimed, result)
+            await self._worker.call(self._store.ledger.alive, self._clock.time(), self._sender.unfinished)
+            patience = account.client.patience
+            sent = await self._sender.send(request, revise, check, patience=patience, observe=observe)
         except StoreError as error:
-            return Told(f"the store failed: {error}; what was sent stays open in the ledger until the polls decide")
-        return Told(result.reason, result.steps, result.status is not Status.ENDED)
+            return Report(f"the store failed: {error}; what was sent stays open in the ledger until the polls decide")
+        if sent.attempt is None or sent.result is None:
+            return Report(f"not sent: {'; '.join(sent.reasons)}")
+        still_open = sent.result.status is not Status.ENDED
+        if still_open:
+            attempt = replace(sent.attempt, status=sent.result.status, answered_at=self._clock.time())
+            self._sent[candidate.number] = _Verification(attempt)
+        return Report(sent.result.reason, sent.result.steps, still_open)
+
+    def _decide_anew(self, state: TargetState, candidate: Candidate) -> Send | str:
+        """Return what the newest poll asks to be sent for a DID, or why nothing is."""
+        if not state.up or state.snapshot is None:
+            return "the poll right before it failed, so nothing is known of the number now"
+        now = next(
+            (each for each in self.candidates(state, (candidate.number,)) if each.number == candidate.number), None
+        )
+        if now is None:
+            return "the API does not list it any more"
+        if not now.healable:
+            return f"it changed meanwhile: {now.why}"
+        if now.issues != candidate.issues:
+            return f"it changed meanwhile: its issues are {', '.join(now.issues)}"
+        return ON_PROBATION if now.state is HealState.PROBATION else now.send
 
     def verified(self, state: TargetState, number: str) -> bool:
         """Count one more poll for a heal that was sent; return whether the polls confirm it. Raises `StoreError`."""
-        attempt, snapshot = self._sent[number], state.snapshot
-        if not state.up or snapshot is None or not policy.started_after(attempt, snapshot.started):
+        sent, snapshot = self._sent[number], state.snapshot
+        if not state.up or snapshot is None or not started_after(sent.attempt, self._started(snapshot)):
             return False
-        clean = policy.observe(snapshot.dids.get(number), None, self._config).kind is Kind.CLEAN
-        self._clean[number] = self._clean.get(number, 0) + 1 if clean else 0
-        if self._clean[number] < policy.CLEAN_POLLS:
+        clean = classify(snapshot.dids.get(number), None, sent.attempt.heal_issues).kind is Kind.CLEAN
+        sent.clean_polls = sent.clean_polls + 1 if clean else 0
+        if sent.clean_polls < CLEAN_POLLS:
             return False
-        reason = f"{policy.CLEAN_POLLS} complete polls without the issue"
-        after = self._after(Outcome.SUCCEEDED, reason)
-        self._store.ledger.resolve(attempt, Outcome.SUCCEEDED, reason, after, self._clock.time())
+        after = self._after(Outcome.SUCCEEDED, VERIFIED)
+        self._store.ledger.resolve(sent.attempt, Outcome.SUCCEEDED, VERIFIED, after, self._clock.time())
         return True
 
-    def _record(self, attempt: Attempt, result: Result) -> None:
+    def _after_result(self, result: Result) -> Next:
         outcome = result.outcome or Outcome.AMBIGUOUS
-        after = self._after(outcome, result.reason, quarantine=result.quarantine, backoff=result.backoff)
-        now = self._clock.time()
-        self._store.ledger.answered(attempt, result, after, now)
-        self._sent[attempt.number] = replace(attempt, status=result.status, answered_at=now)
+        return self._after(outcome, result.reason, quarantine=result.quarantine, backoff=result.backoff)
 
-    def _after(
-        self, outcome: Outcome, reason: str, *, quarantine: bool = False, backoff: bool = True
-    ) -> Callable[[DidRecord, Counts], DidRecord]:
+    def _after(self, outcome: Outcome, reason: str, *, quarantine: bool = False, backoff: bool = True) -> Next:
         return partial(
-            policy.after_end,
+            after_end,
             outcome=outcome,
             quarantine=quarantine,
             backoff=backoff,
@@ -209,20 +231,31 @@ class Manual:
             jitter=0.0,
         )
 
+    def _started(self, snapshot: Snapshot) -> float:
+        """Return when the poll of a snapshot began, by the wall clock as it is set now."""
+        return self._answered_at(snapshot) - (snapshot.at - snapshot.started)
 
-def _view(state: TargetState, config: Heal) -> TargetView:
-    """Return what one poll tells of a target; what the daemon counts over several isn't known here."""
-    dids = state.snapshot.dids.values() if state.snapshot else ()
-    unhealthy = sum(not did.ready for did in dids)
-    view = policy.view_after(
-        TargetView(state.target),
-        at=state.last_success or 0.0,
-        total=len(dids),
-        unhealthy=unhealthy,
-        config=config,
-        resumed_at=0.0,
-    )
-    return policy.settled(view, state.interval, config)
+    def _answered_at(self, snapshot: Snapshot) -> float:
+        """Return when the answer of a poll was there: the earlier of what the two clocks say."""
+        return min(snapshot.at, self._clock.time() - (self._clock.monotonic() - snapshot.heard))
+
+    def _health(self, state: TargetState) -> TargetHealth:
+        """Return what one poll tells of a target; what the daemon counts over several isn't known here."""
+        dids = state.snapshot.dids.values() if state.snapshot else ()
+        health = health_after(
+            TargetHealth(state.target),
+            at=self._answered_at(state.snapshot) if state.snapshot else 0.0,
+            total=len(dids),
+            unhealthy=sum(not did.ready for did in dids),
+            config=self._config,
+            resumed_at=0.0,
+        )
+        return settled(health, state.interval, self._config)
+
+
+ON_PROBATION = (
+    "it is on probation after a heal: a daemon that heals or observes decides by its polls; else say heal release first"
+)
 
 
 def _state(record: DidRecord, counts: Counts) -> HealState:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from exporter.store.engine import transaction
 from exporter.store.records import Transition
-from exporter.store.rows import lock
+from exporter.store.rows import EVERYBODY, lock
 from exporter.store.tables import did_states, did_transitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
+
+    from exporter.store.engine import Database
 
 Known = dict[str, tuple[str, float, int]]  # by number: state, since when, how many changes
 
@@ -22,12 +23,12 @@ Known = dict[str, tuple[str, float, int]]  # by number: state, since when, how m
 class History:
     """What the polls saw. Methods block; all raise `StoreError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def load(self, account: str, connection: str) -> Known:
         """Return what was known of a target's DIDs last."""
-        with transaction(self._engine) as database:
+        with self._database.transaction() as database:
             return _known(database, account, connection)
 
     def write(self, account: str, connection: str, seen: Sequence[Transition], gone: Iterable[str] = ()) -> int:
@@ -36,8 +37,8 @@ class History:
         Returns how many changes were new.
         """
         here = (did_states.c.account == account) & (did_states.c.connection == connection)
-        with transaction(self._engine) as database:
-            lock(database, account)
+        with self._database.transaction() as database:
+            lock(database, EVERYBODY)
             known = _known(database, account, connection)
             fresh: list[Transition] = []
             for change in seen:
@@ -59,7 +60,7 @@ class History:
         """Return a DID's changes of state, newest first."""
         table = did_transitions.c
         query = select(did_transitions).where(table.number == number).order_by(table.at.desc(), table.id.desc())
-        with transaction(self._engine, reading=True) as database:
+        with self._database.transaction(reading=True) as database:
             return [
                 Transition(
                     account=row["account"],
@@ -75,7 +76,7 @@ class History:
 
     def prune(self, before: float) -> int:
         """Forget changes before a Unix time. Returns how many."""
-        with transaction(self._engine) as database:
+        with self._database.transaction() as database:
             count: int = database.execute(delete(did_transitions).where(did_transitions.c.at < before)).rowcount
             return count
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sqlalchemy import delete, func, or_, select, true, update
+from sqlalchemy import delete, func, select, update
 
 from exporter.model import HealState, Outcome
-from exporter.store.engine import transaction
+from exporter.store.facts import FactReader, attempt_of
+from exporter.store.operator import forget_actions, record_action
 from exporter.store.records import (
     HOUR,
-    LATE,
     AccountRecord,
     Attempt,
     Counts,
@@ -30,15 +30,18 @@ from exporter.store.records import (
     Wanted,
     Wish,
 )
-from exporter.store.rows import EVERYBODY, account_row, dialect, lock, upsert
-from exporter.store.tables import heal_accounts, heal_attempts, heal_dids, replicas
+from exporter.store.rows import EVERYBODY, credential_row, dialect, lock, upsert
+from exporter.store.tables import heal_attempts, heal_credentials, heal_dids, heal_refusals, replicas
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine, RowMapping
+    from sqlalchemy import Connection
+
+    from exporter.store.engine import Database
+    from exporter.store.stamps import StampReader
 
 GONE_AFTER: Final = 60.0  # seconds without a sign of life; then a replica's claims are released
 FORBIDDEN_WITHIN: Final = 600.0  # seconds; a second 403 within that latches the account
-RECENT: Final = 50  # ended attempts that the breaker looks at
+BY_NAME: Final = "account:"  # begins the mark of what version 0.1.0 kept by the name of an account
 
 
 Judge = Callable[[AccountRecord, DidRecord, Counts], Iterable[str]]
@@ -46,50 +49,75 @@ Next = Callable[[DidRecord, Counts], DidRecord]
 
 
 class Ledger:
-    """The heals of every replica that shares the database. `window` is `heal.attempts_window` in seconds."""
+    """The heals of every replica that shares the database. `window` is `heal.attempts_window` in seconds.
 
-    def __init__(self, engine: Engine, replica: str, window: float) -> None:
+    With `stamps`, times that are read for decisions are read by them; without, they are believed.
+    """
+
+    def __init__(self, database: Database, replica: str, window: float, stamps: StampReader | None = None) -> None:
         self.replica = replica
-        self.window = window
-        self._engine = engine
+        self._database = database
+        self._stamps = stamps
+        self._facts = FactReader(window, stamps)
+
+    @property
+    def window(self) -> float:
+        """`heal.attempts_window` in seconds; may be set."""
+        return self._facts.window
+
+    @window.setter
+    def window(self, seconds: float) -> None:
+        self._facts.window = seconds
 
     # Reading
 
-    def account(self, account: str, now: float) -> AccountRecord:
-        """Return the facts that an account's guards judge by."""
-        with transaction(self._engine) as connection:
-            return _account(connection, account, now)
+    def account(self, credential: str, now: float) -> AccountRecord:
+        """Return the facts that the guards of a credential's accounts judge by."""
+        with self._database.transaction() as connection:
+            return self._account(connection, credential, now)
 
     def records(self, now: float) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
         """Return by number what is known of DIDs, and their attempts that count.
 
         Those of all accounts: a number is one number, whichever accounts see it.
         """
-        with transaction(self._engine) as connection:
-            return self._records(connection, now)
+        with self._database.transaction() as connection:
+            self._facts.notice(connection)
+            return self._facts.records(connection, now, self._facts.open_attempts(connection))
 
-    def look(self, account: str, now: float) -> Look:
+    def look(self, credential: str, now: float) -> Look:
         """Return what `account` and `records` do, as of one moment."""
-        with transaction(self._engine) as connection:
-            return Look(_account(connection, account, now), *self._records(connection, now))
+        with self._database.transaction() as connection:
+            self._facts.notice(connection)
+            opened = self._facts.open_attempts(connection)
+            account = self._facts.account(connection, credential, now, opened)
+            return Look(account, *self._facts.records(connection, now, opened))
+
+    def open_attempts(self) -> list[Attempt]:
+        """Return the open attempts of all accounts, oldest first."""
+        with self._database.transaction() as connection:
+            self._facts.notice(connection)
+            return self._facts.open_attempts(connection)
 
     def history(self, number: str | None = None, limit: int = 1000) -> list[Attempt]:
         """Return attempts, newest first."""
         query = select(heal_attempts).order_by(heal_attempts.c.id.desc()).limit(limit)
         if number is not None:
             query = query.where(heal_attempts.c.number == number)
-        with transaction(self._engine, reading=True) as connection:
-            return [_attempt(row) for row in connection.execute(query).mappings()]
+        with self._database.transaction(reading=True) as connection:
+            return [attempt_of(row) for row in connection.execute(query).mappings()]
 
     def page(self, wanted: Wanted, offset: int, limit: int) -> tuple[int, list[Attempt]]:
         """Return how many attempts are wanted, and some of them, newest first."""
         table = heal_attempts.c
         asked = {table.number: wanted.number, table.account: wanted.account, table.outcome: wanted.outcome}
         where = [column == value for column, value in asked.items() if value is not None]
+        if wanted.since is not None:
+            where.append(table.claimed_at >= wanted.since)
         query = select(heal_attempts).where(*where).order_by(table.id.desc()).offset(offset).limit(limit)
-        with transaction(self._engine, reading=True) as connection:
+        with self._database.transaction(reading=True) as connection:
             total = connection.execute(select(func.count()).select_from(heal_attempts).where(*where)).scalar_one()
-            return total, [_attempt(row) for row in connection.execute(query).mappings()]
+            return total, [attempt_of(row) for row in connection.execute(query).mappings()]
 
     # The two transactions before a request
 
@@ -106,34 +134,51 @@ class Ledger:
         values = {"status": Status.ENDED, "outcome": Outcome.WOULD_SEND, "ended_at": now, "reason": reason}
         return self._insert(wish, judge, now, values)
 
-    def begin_send(self, attempt: Attempt, judge: Judge, now: float) -> bool:
-        """Turn a claim into `sent`. Only then may the request go out, and only by the claim's holder."""
-        with transaction(self._engine) as connection:
-            lock(connection, attempt.account)
-            # The claim itself is no reason against its own request.
-            facts, record, counts = self._facts(connection, attempt.account, attempt.number, now, but=attempt.id)
-            if any(judge(facts, record, replace(counts, open=None))):
-                return False
-            return _change(connection, attempt, (Status.CLAIMED,), status=Status.SENT, sent_at=now)
+    def not_sent(self, wish: Wish, result: Result, judge: Judge, after: Next, now: float) -> Attempt | Refused:
+        """Record a request that could not be made, as where there was no connection: a row that is over at once.
 
-    def _insert(self, wish: Wish, judge: Judge, now: float, values: Mapping[str, Any]) -> Attempt | Refused:
-        with transaction(self._engine) as connection:
-            lock(connection, wish.account)
-            reasons = tuple(judge(*self._facts(connection, wish.account, wish.number, now)))
+        `after` is as in `answered`. Nothing is recorded where `judge` names something that speaks against a claim.
+        """
+        ended = {"status": Status.ENDED, "outcome": result.outcome, "ended_at": now, "reason": result.reason}
+        values = {**ended, "charged": result.charged, "feeds": result.feeds}
+        return self._insert(wish, judge, now, values, after)
+
+    def begin_send(self, attempt: Attempt, judge: Judge, now: float) -> Refused | None:
+        """Turn a claim into `sent`. Only when this returns `None` may the request leave, sent by the claim's holder."""
+        with self._database.transaction() as connection:
+            lock(connection, attempt.credential)
+            # The claim itself is no reason against its own request.
+            facts, record, counts = self._facts_of(connection, attempt.credential, attempt.number, now, but=attempt.id)
+            reasons = tuple(judge(facts, record, replace(counts, open=None)))
+            if reasons:
+                return Refused(reasons)
+            if not _change(connection, attempt, (Status.CLAIMED,), status=Status.SENT, sent_at=now):
+                return Refused(("its claim is not open any more",))
+            return None
+
+    def _insert(
+        self, wish: Wish, judge: Judge, now: float, values: Mapping[str, Any], after: Next | None = None
+    ) -> Attempt | Refused:
+        with self._database.transaction() as connection:
+            lock(connection, wish.credential)
+            reasons = tuple(judge(*self._facts_of(connection, wish.credential, wish.number, now)))
             if reasons:
                 return Refused(reasons)
             row = {
                 "number": wish.number,
                 "account": wish.account,
                 "connection": wish.connection,
+                "credential": wish.credential,
                 "token": str(uuid4()),
                 "replica": self.replica,
                 "issues": list(wish.issues),
+                "heal_issues": list(wish.heal_issues),
                 "body": dict(wish.body),
                 "manual": wish.manual,
                 "charged": False,
                 "feeds": False,
                 "claimed_at": now,
+                "observed_at": now,
                 "steps": [],
                 "reason": "",
                 "broken_since": wish.broken_since,
@@ -142,7 +187,12 @@ class Ledger:
             # The index on open rows is the last word, whatever was read before.
             query = dialect(connection).insert(heal_attempts).values(**row).on_conflict_do_nothing()
             inserted = connection.execute(query.returning(heal_attempts)).mappings().one_or_none()
-            return _attempt(inserted) if inserted else Refused(("an attempt on it is open already",))
+            if not inserted:
+                return Refused(("an attempt on it is open already",))
+            attempt = attempt_of(inserted)
+            if after:
+                self._note_did(connection, attempt, after, now)
+            return attempt
 
     # After a request
 
@@ -151,8 +201,8 @@ class Ledger:
 
         `after` returns what is known of the DID when the attempt ended with it. Returns whether the row was still open.
         """
-        with transaction(self._engine) as connection:
-            lock(connection, attempt.account)
+        with self._database.transaction() as connection:
+            lock(connection, attempt.credential)
             values: dict[str, Any] = {
                 "status": result.status,
                 "charged": result.charged,
@@ -168,15 +218,15 @@ class Ledger:
                 values |= {"outcome": result.outcome, "ended_at": now}
             if not _change(connection, attempt, (Status.CLAIMED, Status.SENT, Status.AMBIGUOUS), **values):
                 return False
-            self._note_account(connection, attempt.account, result, now)
+            self._note_account(connection, attempt.credential, result, now)
             if result.status is Status.ENDED:
                 self._note_did(connection, attempt, after, now)
             return True
 
     def resolve(self, attempt: Attempt, outcome: Outcome, reason: str, after: Next, now: float) -> bool:
         """End an attempt by what the polls saw. Returns whether this call did it."""
-        with transaction(self._engine) as connection:
-            lock(connection, attempt.account)
+        with self._database.transaction() as connection:
+            lock(connection, attempt.credential)
             values = {"status": Status.ENDED, "outcome": outcome, "ended_at": now, "reason": reason}
             open_answered = (Status.VERIFYING, Status.AMBIGUOUS)
             if not _change(connection, attempt, open_answered, owner=False, **values):
@@ -186,13 +236,53 @@ class Ledger:
 
     def move(self, before: DidRecord, after: Next, now: float) -> bool:
         """Change what is known of a DID, unless it changed since `before` was read. Returns whether it did."""
-        with transaction(self._engine) as connection:
-            lock(connection, before.account)
-            record, counts = self._did(connection, before.number, before, now)
+        with self._database.transaction() as connection:
+            lock(connection, EVERYBODY)
+            record, counts = self._facts.did(connection, before.number, before, now)
             if record.version != before.version or counts.open is not None:
                 return False
-            _put(connection, replace(after(record, counts), version=record.version + 1))
+            self._put_after(connection, record, after(record, counts))
             return True
+
+    def observed(self, attempts: Iterable[int], now: float) -> None:
+        """Note that a complete poll of their target saw open attempts."""
+        table = heal_attempts.c
+        seen = table.id.in_(tuple(attempts)) & (table.observed_at.is_(None) | (table.observed_at < now))
+        with self._database.transaction() as connection:
+            connection.execute(update(heal_attempts).where(seen).values(observed_at=now))
+
+    def adopt(self, accounts: Mapping[str, tuple[str, str]]) -> None:
+        """Give what was kept by the name of an account, as by version 0.1.0, to the account's credential.
+
+        `accounts` are credential and fingerprint by name. Where both are there, the stricter of the two stays. What was
+        refused then had another kind of mark, so that of a latched account's present fingerprint nobody knows: it
+        counts as refused, until a person says resume.
+        """
+        with self._database.transaction() as connection:
+            for account, (credential, fingerprint) in accounts.items():
+                lock(connection, credential)
+                self._adopt(connection, f"{BY_NAME}{account}", credential, fingerprint)
+
+    @staticmethod
+    def _adopt(connection: Connection, name: str, credential: str, fingerprint: str) -> None:
+        row = connection.execute(select(heal_credentials).where(credential_row(name))).mappings().one_or_none()
+        own = heal_attempts.c.credential == name
+        connection.execute(update(heal_attempts).where(own).values(credential=credential))
+        if row is None:
+            return
+        query = select(heal_credentials).where(credential_row(credential))
+        known = connection.execute(query).mappings().one()
+        latest = ("latched_at", "forbidden_at")
+        values = {each: max(row[each], known[each]) for each in latest} | {
+            "latched": known["latched"] or row["latched"]
+        }
+        if row["key_paused_at"] + row["key_paused_for"] > known["key_paused_at"] + known["key_paused_for"]:
+            values |= {each: row[each] for each in ("key_paused_at", "key_paused_for")}
+        connection.execute(update(heal_credentials).where(credential_row(credential)).values(**values))
+        if row["latched"] is not None:
+            _refuse(connection, credential, fingerprint, row["latched_at"])
+        connection.execute(delete(heal_refusals).where(heal_refusals.c.credential == name))
+        connection.execute(delete(heal_credentials).where(credential_row(name)))
 
     # Replicas
 
@@ -202,49 +292,65 @@ class Ledger:
         What was only claimed is released: nothing was sent. What may have been sent becomes ambiguous, and stays open.
         `busy` are the attempts that this replica is working on: others of its own were lost on the way.
         """
-        with transaction(self._engine) as connection:
+        with self._database.transaction() as connection:
             upsert(connection, replicas, {"replica": self.replica, "seen_at": now}, ("replica",))
-            living = select(replicas.c.replica).where(replicas.c.seen_at > now - GONE_AFTER)
-            lost = (heal_attempts.c.replica == self.replica) & heal_attempts.c.id.not_in(tuple(busy))
-            old = heal_attempts.c.claimed_at <= now - GONE_AFTER
-            orphaned = (heal_attempts.c.replica.not_in(living) | lost) & old
-            ended = {"ended_at": now, "reason": f"its replica was gone for {GONE_AFTER:.0f} s before it sent"}
-            released = connection.execute(
-                update(heal_attempts)
-                .where(orphaned, heal_attempts.c.status == Status.CLAIMED)
-                .values(status=Status.ENDED, outcome=Outcome.NOT_SENT, **ended)
-                .returning(heal_attempts)
-            ).mappings()
-            attempts = [_attempt(row) for row in released]
-            connection.execute(
-                update(heal_attempts)
-                .where(orphaned, heal_attempts.c.status == Status.SENT)
-                .values(
-                    status=Status.AMBIGUOUS,
-                    charged=True,
-                    feeds=True,
-                    answered_at=now,
-                    reason=f"its replica was gone for {GONE_AFTER:.0f} s while it waited for the answer",
-                )
-            )
-            connection.execute(delete(replicas).where(replicas.c.seen_at < now - HOUR))
-            return attempts
+            signs: dict[str, float] = {row.replica: row.seen_at for row in connection.execute(select(replicas))}
+            under_way = heal_attempts.c.status.in_((Status.CLAIMED, Status.SENT))
+            query = select(heal_attempts).where(under_way, heal_attempts.c.id.not_in(tuple(busy)))
+            open_rows = [attempt_of(row) for row in connection.execute(query).mappings()]
+            orphaned = [each for each in open_rows if self._is_orphaned(each, signs, now)]
+            released = [each for each in orphaned if self._release_orphan(connection, each, now)]
+            if self._stamps:
+                self._stamps.retain({*signs, *(each.replica for each in open_rows), *map(_orphan_key, open_rows)})
+            gone = [
+                name
+                for name, seen_at in signs.items()
+                if name != self.replica and self._passed(name, seen_at, now) > HOUR
+            ]
+            if gone:
+                connection.execute(delete(replicas).where(replicas.c.replica.in_(gone)))
+            return released
+
+    def _is_orphaned(self, attempt: Attempt, signs: Mapping[str, float], now: float) -> bool:
+        old = self._passed(_orphan_key(attempt), attempt.claimed_at, now) >= GONE_AFTER
+        silent = self._passed(attempt.replica, signs.get(attempt.replica), now) >= GONE_AFTER
+        return old and (silent or attempt.replica == self.replica)
+
+    def _passed(self, name: str, stamp: float | None, now: float) -> float:
+        """Return for how many seconds something has stood in the store unchanged, whatever the clock of its writer."""
+        if self._stamps:
+            return self._stamps.unchanged_for(name, stamp)
+        return GONE_AFTER if stamp is None else now - stamp
+
+    @staticmethod
+    def _release_orphan(connection: Connection, attempt: Attempt, now: float) -> bool:
+        """End a claim that nobody sends, or call a request ambiguous that nobody waits for; return which."""
+        if attempt.status is Status.CLAIMED:
+            reason = f"its replica was gone for {GONE_AFTER:.0f} s before it sent"
+            ended: dict[str, Any] = {"status": Status.ENDED, "outcome": Outcome.NOT_SENT, "ended_at": now}
+            return _change(connection, attempt, (Status.CLAIMED,), **ended, reason=reason)
+        reason = f"its replica was gone for {GONE_AFTER:.0f} s while it waited for the answer"
+        unknown: dict[str, Any] = {"status": Status.AMBIGUOUS, "charged": True, "feeds": True, "answered_at": now}
+        _change(connection, attempt, (Status.SENT,), **unknown, reason=reason)
+        return False
 
     # People, and what they decide
 
-    def pause(self, reason: str) -> None:
+    def pause(self, reason: str, now: float) -> None:
         """Stop all automatic healing, on every replica."""
-        with transaction(self._engine) as connection:
+        with self._database.transaction() as connection:
             lock(connection, EVERYBODY)
-            connection.execute(update(heal_accounts).where(account_row(EVERYBODY)).values(paused=reason))
+            connection.execute(update(heal_credentials).where(credential_row(EVERYBODY)).values(paused=reason))
+            record_action(connection, now, "pause", None, reason)
 
-    def resume(self, now: float) -> None:
-        """Start healing again; lifts latches too. The budgets go on counting."""
-        with transaction(self._engine) as connection:
+    def resume(self, now: float, reason: str = "") -> None:
+        """Start healing again; lifts latches too, and forgets who was refused. The budgets go on counting."""
+        with self._database.transaction() as connection:
             lock(connection, EVERYBODY)
-            values = {"paused": None, "latched": None, "latch_print": ""}
-            connection.execute(update(heal_accounts).values(**values))
-            connection.execute(update(heal_accounts).where(account_row(EVERYBODY)).values(resumed_at=now))
+            connection.execute(update(heal_credentials).values(paused=None, latched=None))
+            connection.execute(update(heal_credentials).where(credential_row(EVERYBODY)).values(resumed_at=now))
+            connection.execute(delete(heal_refusals))
+            record_action(connection, now, "resume", None, reason)
 
     def release(self, number: str, reason: str, now: float) -> list[str]:
         """Lift a DID's quarantine or backoff, and end an attempt on it that nobody waits for.
@@ -252,20 +358,20 @@ class Ledger:
         Returns what was done, in words; nothing where there was nothing to lift.
         """
         done = []
-        with transaction(self._engine) as connection:
+        with self._database.transaction() as connection:
             lock(connection, EVERYBODY)
             query = select(heal_attempts).where(
                 heal_attempts.c.number == number, heal_attempts.c.status != Status.ENDED
             )
             row = connection.execute(query).mappings().one_or_none()
-            attempt = _attempt(row) if row else None
+            attempt = attempt_of(row) if row else None
             values = {"status": Status.ENDED, "ended_at": now, "reason": f"released by hand: {reason}"}
             waits_for_polls = (Status.VERIFYING, Status.AMBIGUOUS)
             if attempt and _change(
                 connection, attempt, waits_for_polls, owner=False, outcome=Outcome.AMBIGUOUS, **values
             ):
                 done.append("ended its open attempt")
-            record = self._did(connection, number, DidRecord(number), now)[0]
+            record = self._facts.did(connection, number, DidRecord(number), now)[0]
             if record.state is not HealState.IDLE:
                 done.append(f"lifted {record.state}: {record.reason}")
             if done:
@@ -275,141 +381,95 @@ class Ledger:
                 )
                 account = attempt.account if attempt else record.account
                 where = attempt.connection if attempt else record.connection
-                _put(connection, replace(fresh, account=account, connection=where, version=record.version + 1))
+                self._put_after(connection, record, replace(fresh, account=account, connection=where))
+                record_action(connection, now, "release", number, reason)
         return done
 
-    def unlatch(self, account: str, fingerprint: str) -> bool:
-        """Lift an account's latch if the credential or the configuration changed since. Returns whether it did."""
-        with transaction(self._engine) as connection:
-            changed = (heal_accounts.c.latched.is_not(None)) & (heal_accounts.c.latch_print != fingerprint)
-            query = update(heal_accounts).where(account_row(account), changed).values(latched=None, latch_print="")
-            return connection.execute(query).rowcount == 1
+    def unlatch(self, credential: str, fingerprint: str) -> bool:
+        """Lift a latch for a credential and configuration that was never refused. Returns whether it did."""
+        refused = select(heal_refusals.c.fingerprint).where(heal_refusals.c.credential == credential)
+        with self._database.transaction() as connection:
+            lock(connection, credential)
+            if fingerprint in connection.execute(refused).scalars().all():
+                return False
+            latched = credential_row(credential) & heal_credentials.c.latched.is_not(None)
+            return connection.execute(update(heal_credentials).where(latched).values(latched=None)).rowcount == 1
 
-    def latch(self, account: str, reason: str, fingerprint: str, now: float) -> None:
-        """Heal nothing on an account until the credential or the configuration changed."""
-        with transaction(self._engine) as connection:
-            lock(connection, account)
-            values = {"latched": reason, "latch_print": fingerprint, "latched_at": now}
-            connection.execute(update(heal_accounts).where(account_row(account)).values(**values))
-
-    def pause_key(self, account: str, until: float) -> None:
-        """Note that the API limits the rate of an account's key, for every replica."""
-        with transaction(self._engine) as connection:
-            lock(connection, account)
-            later = account_row(account) & (heal_accounts.c.key_paused_until < until)
-            connection.execute(update(heal_accounts).where(later).values(key_paused_until=until))
+    def pause_key(self, credential: str, seconds: float, now: float) -> None:
+        """Note for every replica that the API limits the rate of a key for so many seconds."""
+        with self._database.transaction() as connection:
+            lock(connection, credential)
+            _pause_key(connection, credential, seconds, now)
 
     def prune(self, before: float) -> int:
         """Forget attempts that ended before a Unix time; what is open stays. Returns how many."""
-        with transaction(self._engine) as connection:
+        with self._database.transaction() as connection:
             ended = (heal_attempts.c.status == Status.ENDED) & (heal_attempts.c.ended_at < before)
             count: int = connection.execute(delete(heal_attempts).where(ended)).rowcount
             idle = (heal_dids.c.state == HealState.IDLE) & (heal_dids.c.since < before)
             connection.execute(delete(heal_dids).where(idle))
+            forget_actions(connection, before)
             return count
 
     # Inside a transaction
 
-    def _records(self, connection: Connection, now: float) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
-        rows = connection.execute(select(heal_dids)).mappings()
-        records = {row["number"]: _record(row) for row in rows}
-        return records, self._counts(connection, true(), records, now)
-
-    def _facts(
-        self, connection: Connection, account: str, number: str, now: float, but: int | None = None
+    def _facts_of(
+        self, connection: Connection, credential: str, number: str, now: float, but: int | None = None
     ) -> tuple[AccountRecord, DidRecord, Counts]:
-        blank = DidRecord(number, account)
-        return (_account(connection, account, now, but), *self._did(connection, number, blank, now))
+        facts = self._account(connection, credential, now, but)
+        return (facts, *self._facts.did(connection, number, DidRecord(number), now))
 
-    def _did(self, connection: Connection, number: str, blank: DidRecord, now: float) -> tuple[DidRecord, Counts]:
-        row = connection.execute(select(heal_dids).where(heal_dids.c.number == number)).mappings().one_or_none()
-        record = _record(row) if row else replace(blank, version=0, state=HealState.IDLE)
-        counts = self._counts(connection, heal_attempts.c.number == number, {number: record}, now)
-        return record, counts.get(number, Counts())
-
-    def _counts(
-        self,
-        connection: Connection,
-        which: ColumnElement[bool],
-        records: Mapping[str, DidRecord],
-        now: float,
-    ) -> dict[str, Counts]:
-        table = heal_attempts.c
-        counting = (
-            (table.status != Status.ENDED)
-            | (table.charged.is_(True) & (table.claimed_at > now - self.window))
-            | ((table.outcome == Outcome.WOULD_SEND) & (table.claimed_at > now - HOUR))
-        )
-        counts: dict[str, Counts] = {}
-        for row in connection.execute(select(heal_attempts).where(which, counting)).mappings():
-            attempt, known = _attempt(row), counts.get(row["number"], Counts())
-            forgotten = records[attempt.number].forgotten_at if attempt.number in records else 0.0
-            if attempt.open:
-                known = replace(known, open=attempt)
-            if attempt.charged and attempt.claimed_at > max(forgotten, now - self.window):
-                known = replace(known, charged=(*known.charged, attempt.claimed_at))
-            if attempt.outcome is Outcome.WOULD_SEND:
-                known = replace(known, would_at=max(known.would_at, attempt.claimed_at))
-            counts[attempt.number] = known
-        return counts
+    def _account(self, connection: Connection, credential: str, now: float, but: int | None = None) -> AccountRecord:
+        self._facts.notice(connection)
+        opened = self._facts.open_attempts(connection)
+        return self._facts.account(connection, credential, now, opened, but)
 
     def _note_did(self, connection: Connection, attempt: Attempt, after: Next, now: float) -> None:
         blank = DidRecord(attempt.number, attempt.account, attempt.connection, broken_since=attempt.broken_since)
-        record, counts = self._did(connection, attempt.number, blank, now)
+        record, counts = self._facts.did(connection, attempt.number, blank, now)
         known = replace(after(record, counts), account=attempt.account, connection=attempt.connection)
-        _put(connection, replace(known, version=record.version + 1))
+        self._put_after(connection, record, replace(known, heal_issues=attempt.heal_issues or record.heal_issues))
 
-    def _note_account(self, connection: Connection, account: str, result: Result, now: float) -> None:
+    @staticmethod
+    def _put_after(connection: Connection, before: DidRecord, after: DidRecord) -> None:
+        """Write what is known of a DID now. Where its attempts are forgotten, those until now are."""
+        if after.forgotten_at != before.forgotten_at:
+            last = select(func.max(heal_attempts.c.id)).where(heal_attempts.c.number == after.number)
+            after = replace(after, forgotten_id=connection.execute(last).scalar_one() or 0)
+        _put(connection, replace(after, version=before.version + 1))
+
+    def _note_account(self, connection: Connection, credential: str, result: Result, now: float) -> None:
         values: dict[str, Any] = {}
         latch = result.latch
         if result.forbidden:  # decided here, under the lock: several requests may be refused at the same time
             values["forbidden_at"] = now
-            before = connection.execute(select(heal_accounts.c.forbidden_at).where(account_row(account))).scalar_one()
+            query = select(heal_credentials.c.forbidden_at).where(credential_row(credential))
+            before = connection.execute(query).scalar_one()
             latch = f"{result.reason}, twice within 10 minutes" if now - before < FORBIDDEN_WITHIN else None
         if latch:
-            values |= {"latched": latch, "latch_print": result.latch_print, "latched_at": now}
+            values |= {"latched": latch, "latched_at": now}
+            _refuse(connection, credential, result.fingerprint, now)
         if values:
-            connection.execute(update(heal_accounts).where(account_row(account)).values(**values))
+            connection.execute(update(heal_credentials).where(credential_row(credential)).values(**values))
         if result.key_pause is not None:
-            later = account_row(account) & (heal_accounts.c.key_paused_until < now + result.key_pause)
-            connection.execute(update(heal_accounts).where(later).values(key_paused_until=now + result.key_pause))
+            _pause_key(connection, credential, result.key_pause, now)
 
 
-def _account(connection: Connection, account: str, now: float, but: int | None = None) -> AccountRecord:
-    """Return the facts that an account's guards judge by, as they are without the attempt `but`."""
-    rows = connection.execute(select(heal_accounts).where(or_(account_row(account), account_row(EVERYBODY)))).mappings()
-    known = {row["account"]: row for row in rows}
-    everybody, own = known.get(EVERYBODY), known.get(account)
-    table, mine = heal_attempts.c, heal_attempts.c.account == account
-    if but is not None:
-        mine &= table.id != but
-    opened = select(heal_attempts).where(mine, table.status != Status.ENDED)
-    at = func.coalesce(table.sent_at, table.claimed_at)
-    sent = select(at).where(mine, at > now - HOUR - LATE, table.sent_at.is_not(None) | (table.status == Status.CLAIMED))
-    would = select(table.claimed_at).where(mine, table.claimed_at > now - HOUR, table.outcome == Outcome.WOULD_SEND)
-    counting = table.feeds.is_(True) | (table.outcome == Outcome.SUCCEEDED)
-    recent = (
-        select(heal_attempts)
-        .where(mine, table.status == Status.ENDED, counting)
-        .order_by(table.ended_at.desc(), table.id.desc())
-        .limit(RECENT)
-    )
-    verified = select(func.max(table.ended_at)).where(mine, table.outcome == Outcome.SUCCEEDED)
-    return AccountRecord(
-        account=account,
-        paused=everybody["paused"] if everybody else None,
-        resumed_at=everybody["resumed_at"] if everybody else 0.0,
-        latched=own["latched"] if own else None,
-        latch_print=own["latch_print"] if own else "",
-        latched_at=own["latched_at"] if own else 0.0,
-        key_paused_until=own["key_paused_until"] if own else 0.0,
-        forbidden_at=own["forbidden_at"] if own else 0.0,
-        open=tuple(_attempt(row) for row in connection.execute(opened).mappings()),
-        sent=tuple(connection.execute(sent).scalars()),
-        would=tuple(connection.execute(would).scalars()),
-        recent=tuple(_attempt(row) for row in connection.execute(recent).mappings()),
-        verified_at=connection.execute(verified).scalar_one() or 0.0,
-    )
+def _orphan_key(attempt: Attempt) -> str:
+    return f"attempt {attempt.id}"
+
+
+def _refuse(connection: Connection, credential: str, fingerprint: str, now: float) -> None:
+    row = {"credential": credential, "fingerprint": fingerprint, "at": now}
+    connection.execute(dialect(connection).insert(heal_refusals).values(**row).on_conflict_do_nothing())
+
+
+def _pause_key(connection: Connection, credential: str, seconds: float, now: float) -> None:
+    """Pause a key from now on, unless a pause that began by now lasts longer."""
+    table = heal_credentials.c
+    shorter = (table.key_paused_at > now) | (table.key_paused_at + table.key_paused_for < now + seconds)
+    paused = update(heal_credentials).where(credential_row(credential), shorter)
+    connection.execute(paused.values(key_paused_at=now, key_paused_for=seconds))
 
 
 def _change(
@@ -428,22 +488,5 @@ def _change(
 
 
 def _put(connection: Connection, record: DidRecord) -> None:
-    names = [column.name for column in heal_dids.columns]
-    upsert(connection, heal_dids, {name: getattr(record, name) for name in names}, ("number",))
-
-
-def _attempt(row: RowMapping) -> Attempt:
-    values = dict(row)
-    return Attempt(
-        **{
-            **values,
-            "status": Status(values["status"]),
-            "outcome": Outcome(values["outcome"]) if values["outcome"] else None,
-            "issues": tuple(values["issues"]),
-            "steps": tuple(values["steps"]),
-        }
-    )
-
-
-def _record(row: RowMapping) -> DidRecord:
-    return DidRecord(**{**dict(row), "state": HealState(row["state"])})
+    row = {column.name: getattr(record, column.name) for column in heal_dids.columns}
+    upsert(connection, heal_dids, {**row, "heal_issues": list(record.heal_issues)}, ("number",))

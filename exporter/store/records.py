@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 HOUR: Final = 3600.0  # seconds; the window of `heal.max_per_hour`
-LATE: Final = 10.0  # seconds by which a request may reach the API after its row says sent: windows are so much longer
+SEND_WITHIN: Final = 5.0  # seconds after its claim by which a request leaves, or it is not sent
+LATE: Final = SEND_WITHIN  # a request may leave so much later than its row says: budget windows are longer by that
 
 
 class Status(StrEnum):
@@ -24,6 +25,14 @@ class Status(StrEnum):
     AMBIGUOUS = "ambiguous"  # it may have been carried out; only an observation tells
     VERIFYING = "verifying"  # it was answered; the polls decide
     ENDED = "ended"
+
+
+class Opened(StrEnum):
+    """Which store a process has opened."""
+
+    FOUND = "found"  # one that was there, at the first time; then the same one
+    MADE = "made"  # there was none, at the first time
+    ANOTHER = "another"  # than before, since a person has accepted it
 
 
 OPEN: Final = (Status.CLAIMED, Status.SENT, Status.AMBIGUOUS, Status.VERIFYING)
@@ -56,11 +65,24 @@ class Attempt:
     readiness: Mapping[str, Any] | None = None
     reason: str = ""
     broken_since: float | None = None
+    credential: str = ""  # mark of the API key that it was made with
+    heal_issues: tuple[str, ...] = ()  # `heal.issues` of its maker: these have to be gone
+    observed_at: float | None = None  # the last complete poll of its target, or its claim
 
     @property
     def open(self) -> bool:
         """Whether it may still act, so that nobody else may send for the DID."""
         return self.status is not Status.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """What the breaker and the ramp look at of an attempt that ended."""
+
+    id: int
+    account: str
+    outcome: Outcome
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,10 @@ class Counts:
     open: Attempt | None = None
     charged: tuple[float, ...] = ()  # when, within `heal.attempts_window` and not forgotten
     would_at: float = float("-inf")  # the last that observe mode would have made
+
+    def charged_since(self, moment: float) -> int:
+        """Return how many attempts count that were claimed after a Unix time."""
+        return sum(at > moment for at in self.charged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +109,42 @@ class DidRecord:
     since: float = 0.0
     until: float = 0.0  # the end of backoff
     failures: int = 0  # unverified heals since the last verified one
-    forgotten_at: float = 0.0  # attempts before this don't count any more
+    forgotten_at: float = 0.0  # when its attempts until then ceased to count
     broken_since: float | None = None  # the first sight of the incident that an attempt was made for
     reason: str = ""
     version: int = 0  # counts changes: a change made on an older view is refused
+    heal_issues: tuple[str, ...] = ()  # of the last attempt's maker: by these, too, it is judged
+    forgotten_id: int = 0  # the last attempt that does not count any more
 
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """What all replicas know of an account: the facts that its guards judge by."""
+    """What all replicas know of a credential: the facts that the guards of its accounts judge by."""
 
-    account: str
+    credential: str
     paused: str | None = None  # the reason of `heal pause`; holds every account
     resumed_at: float = 0.0
+    resume_mark: float = 0.0  # `resumed_at` as it stands in the store: differs after each resume
     latched: str | None = None  # why nothing is healed until the credential or the configuration changed
-    latch_print: str = ""  # fingerprint of credential and configuration at that moment
     latched_at: float = 0.0
-    key_paused_until: float = 0.0  # the API said 429
+    refused: frozenset[str] = frozenset()  # fingerprints of every credential and configuration that was refused
+    key_paused_at: float = 0.0  # the API said 429
+    key_paused_for: float = 0.0  # seconds
     forbidden_at: float = 0.0  # the last 403
     open: tuple[Attempt, ...] = ()
     sent: tuple[float, ...] = ()  # when requests were sent in the last hour, claims included
     would: tuple[float, ...] = ()  # when observe mode would have sent in the last hour
-    recent: tuple[Attempt, ...] = ()  # the last ended attempts that count, newest first
-    verified_at: float = 0.0  # the last verified heal
+    recent: tuple[EndedAttempt, ...] = ()  # the last ended attempts that count, newest first
+
+    @property
+    def verified_at(self) -> float:
+        """When a heal was verified last, among the recent ones."""
+        return max((each.ended_at for each in self.recent if each.outcome is Outcome.SUCCEEDED), default=0.0)
+
+    @property
+    def key_paused_until(self) -> float:
+        """When the pause that the API asked for is over; 0 where it asked for none."""
+        return self.key_paused_at + self.key_paused_for if self.key_paused_for else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +172,7 @@ class Result:
     quarantine: bool = False  # repeating it can't help
     backoff: bool = True  # whether the DID is left alone for a while
     latch: str | None = None  # why the account heals nothing any more
-    latch_print: str = ""  # fingerprint of the credential and configuration that were in use
+    fingerprint: str = ""  # of the credential and configuration that were in use
     forbidden: bool = False  # a 403: the second one within ten minutes latches the account
     key_pause: float | None = None  # seconds
 
@@ -158,6 +197,7 @@ class Wanted:
     number: str | None = None
     account: str | None = None
     outcome: Outcome | None = None
+    since: float | None = None  # claimed then or later
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +218,5 @@ class Wish:
     body: Mapping[str, Any]  # as it may be kept: without secrets
     broken_since: float | None = None
     manual: bool = False
+    credential: str = ""  # mark of the API key
+    heal_issues: tuple[str, ...] = ()  # `heal.issues`

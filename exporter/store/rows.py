@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from exporter.store.tables import heal_accounts
+from exporter.store.tables import heal_credentials
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-EVERYBODY: Final = ""  # the row of heal_accounts that speaks for all
+EVERYBODY: Final = ""  # the row of heal_credentials that speaks for all
 
 
 def dialect(connection: Connection) -> Any:  # noqa: ANN401 - a module
@@ -20,18 +20,18 @@ def dialect(connection: Connection) -> Any:  # noqa: ANN401 - a module
     return sqlite if connection.dialect.name == "sqlite" else postgresql
 
 
-def lock(connection: Connection, account: str) -> None:
-    """Hold the row of all accounts and an account's, in that order, until the transaction ends."""
-    blank = {"resumed_at": 0.0, "latch_print": "", "latched_at": 0.0, "key_paused_until": 0.0, "forbidden_at": 0.0}
-    for name in dict.fromkeys((EVERYBODY, account)):
-        row = dialect(connection).insert(heal_accounts).values(account=name, **blank).on_conflict_do_nothing()
-        connection.execute(row)
-        connection.execute(select(heal_accounts.c.account).where(account_row(name)).with_for_update())
+def lock(connection: Connection, credential: str) -> None:
+    """Hold the row of all credentials and a credential's, in that order, until the transaction ends."""
+    times = ("resumed_at", "latched_at", "key_paused_at", "key_paused_for", "forbidden_at")
+    for mark in dict.fromkeys((EVERYBODY, credential)):
+        row = {"credential": mark, **dict.fromkeys(times, 0.0)}
+        connection.execute(dialect(connection).insert(heal_credentials).values(**row).on_conflict_do_nothing())
+        connection.execute(select(heal_credentials.c.credential).where(credential_row(mark)).with_for_update())
 
 
-def account_row(account: str) -> Any:  # noqa: ANN401 - an SQL expression
-    """Return the condition for an account's row."""
-    return heal_accounts.c.account == account
+def credential_row(credential: str) -> Any:  # noqa: ANN401 - an SQL expression
+    """Return the condition for a credential's row."""
+    return heal_credentials.c.credential == credential
 
 
 def upsert(connection: Connection, table: Any, row: dict[str, Any], key: tuple[str, ...]) -> None:  # noqa: ANN401

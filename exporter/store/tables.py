@@ -59,6 +59,10 @@ heal_attempts = Table(
     Column("readiness", JSON),
     Column("reason", Text, nullable=False),
     Column("broken_since", Float(53)),
+    Column("credential", String(80), nullable=False, server_default=text("''")),
+    Column("heal_issues", JSON),
+    Column("observed_at", Float(53)),
+    Index("heal_attempts_credential", "credential", "id"),
     Index("heal_attempts_one_open", "number", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("heal_attempts_account", "account", "claimed_at"),
     Index("heal_attempts_number", "number", "claimed_at"),
@@ -79,21 +83,51 @@ heal_dids = Table(
     Column("broken_since", Float(53)),
     Column("reason", Text, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("heal_issues", JSON),
+    Column("forgotten_id", Integer, nullable=False, server_default="0"),
     Index("heal_dids_account", "account"),
 )
 
-# One row an account, and one with an empty name for all of them. Whoever claims holds both: they are the lock.
-heal_accounts = Table(
-    "heal_accounts",
+# One row a credential, and one with an empty mark for all of them. A claim holds both: they are the lock.
+heal_credentials = Table(
+    "heal_credentials",
     metadata,
-    Column("account", String(200), primary_key=True),
+    Column("credential", String(80), primary_key=True),
     Column("paused", Text),
     Column("resumed_at", Float(53), nullable=False),
     Column("latched", Text),
-    Column("latch_print", String(64), nullable=False),
     Column("latched_at", Float(53), nullable=False),
-    Column("key_paused_until", Float(53), nullable=False),
+    Column("key_paused_at", Float(53), nullable=False),
+    Column("key_paused_for", Float(53), nullable=False),
     Column("forbidden_at", Float(53), nullable=False),
+)
+
+heal_refusals = Table(
+    "heal_refusals",
+    metadata,
+    Column("credential", String(80), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("at", Float(53), nullable=False),
+)
+
+# What people decided: pause, resume, release, and that a new store is to be used.
+operator_actions = Table(
+    "operator_actions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float(53), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("number", String(64)),
+    Column("reason", Text, nullable=False),
+)
+
+# One row: by its id a running process knows the store that it opened.
+store_identity = Table(
+    "store_identity",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("created_at", Float(53), nullable=False),
+    Column("accepted_at", Float(53)),
 )
 
 replicas = Table(

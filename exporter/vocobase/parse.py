@@ -191,6 +191,7 @@ def _entry(raw: msgspec.Raw) -> Entry | None:
         expired=_flag(remote.is_expired),
         did_id=_id(remote.did_id),
         client_id=_id(remote.client_id),
+        did_number="" if _id(remote.did_id) else _text(remote.did_number),
         did_status=_text(remote.status),
         friendly_name=_text(local.friendly_name),
         agent_id=_text(agent.id),

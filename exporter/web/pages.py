@@ -151,6 +151,7 @@ class Pages:
             "choices": _choices(scene, query, rows),
             "columns": [(title, *(links.turned(query, key) if key else ("", ""))) for key, title in COLUMNS],
             "paging": _paging(query, found),
+            "unobserved": [heal_of(attempt, names) for attempt in scene.unobserved],
             "heals": [heal_of(attempt, names) for attempt in attempts],
             "past": past,
             "health": scene.health,
@@ -185,7 +186,8 @@ class Pages:
     def _key(self, scene: Scene, attempts: Sequence[Attempt], *more: Hashable | list[Any]) -> object:
         """Return all that a page depends on beside its address and the time."""
         heals = [(each.id, each.status, each.outcome, each.reason) for each in attempts]
-        return scene.number, scene.tried, scene.held, scene.next_polls, scene.health, heals, more
+        unobserved = [each.id for each in scene.unobserved]
+        return scene.number, scene.tried, scene.held, unobserved, scene.next_polls, scene.health, heals, more
 
     async def _answer(
         self, request: Request, template: str, key: object, context: Callable[[], dict[str, Any]]

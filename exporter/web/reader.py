@@ -43,6 +43,7 @@ class Scene:
     config: Config
     names: Names
     held: Mapping[Target, Sequence[tuple[Guard, str]]]
+    unobserved: Sequence[Attempt]
     next_polls: Mapping[Target, float | None]
     health: Health
     at: float  # on a clock that nobody sets
@@ -81,7 +82,8 @@ class Reader:
             tried=site.watcher.tried,
             config=config,
             names=Names(site.watcher.label, hashed=config.privacy.hash_numbers is not None),
-            held={target: tuple(site.healer.held(target)) for target in fleet.targets},
+            held={target: tuple(site.healer.active_guards(target)) for target in fleet.targets},
+            unobserved=tuple(site.healer.unobserved),
             next_polls={target: site.planner.next_poll(target) for target in fleet.targets},
             health=site.health(),
             at=now,
@@ -170,7 +172,7 @@ class Reader:
         dids = {target: did for target, did in known.items() if did is not None}
         if number is None or not dids:
             raise UnknownDidError(key)
-        return Found(number, dids, {target: self._site.healer.why(target, number) for target in dids})
+        return Found(number, dids, {target: self._site.healer.last_decision(target, number) for target in dids})
 
     def _number(self, scene: Scene, key: str) -> str | None:
         shown = self.rows(scene.fleet).by_label.get(key)

@@ -65,12 +65,16 @@ class Planner(Protocol):
 
 
 class Healer(Protocol):
-    """Who heals, or says why not."""
+    """State of healing."""
 
-    def held(self, target: Target) -> Sequence[tuple[Guard, str]]:
+    @property
+    def unobserved(self) -> Sequence[Attempt]:
+        """The open attempts whose targets no poll observes: they wait for a person."""
+
+    def active_guards(self, target: Target) -> Sequence[tuple[Guard, str]]:
         """Return which guards hold a target's heals back, each with its reason."""
 
-    def why(self, target: Target, number: str) -> str:
+    def last_decision(self, target: Target, number: str) -> str:
         """Return what was decided about a DID last, and why; empty where there was nothing to decide."""
 
 

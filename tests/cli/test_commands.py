@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("serve", "check-config", "config-schema", "poll", "simulate", "demo", "healthcheck")
 WITH_KEY = {"VOCOBASE_API_KEY": KEY}
+VALID = "the configuration is valid\nstore: /none/voicelink-exporter.db\n"
 NO_KEY = "accounts[0].api_key_env: the environment variable VOCOBASE_API_KEY is not set, or empty\n"
 
 NO_AUTHORITIES = (
@@ -132,16 +133,16 @@ def test_a_wrong_value_in_the_environment_is_refused(command: str) -> None:
 
 
 def test_a_flag_wins_over_the_environment() -> None:
-    env = {**WITH_KEY, "VOICELINK_LOG_LEVEL": "loud", "VOICELINK_LOG_FORMAT": ""}
+    env = {**WITH_KEY, "VOICELINK_LOG_LEVEL": "loud", "VOICELINK_LOG_FORMAT": "", "STATE_DIRECTORY": "/none"}
     done = run("check-config", "--log.level=debug", env=env)
-    assert (done.code, done.out, done.err) == (0, "the configuration is valid\n", "")
+    assert (done.code, done.out, done.err) == (0, VALID, "")
 
 
 def test_check_config_of_a_valid_file(tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
     file.write_text("accounts: [{name: a, api_key_env: VOCOBASE_API_KEY}]\npoll: {interval: 30s}\n")
-    done = run("check-config", f"--config.file={file}", env=WITH_KEY)
-    assert (done.code, done.out, done.err) == (0, "the configuration is valid\n", "")
+    done = run("check-config", f"--config.file={file}", env={**WITH_KEY, "STATE_DIRECTORY": "/none"})
+    assert (done.code, done.out, done.err) == (0, VALID, "")
 
 
 def test_check_config_names_every_problem(tmp_path: Path) -> None:

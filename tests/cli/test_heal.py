@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.ledgers import open_store
 from tests.support.processes import run, simulating
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def simulator() -> Iterator[Simulated]:
 @pytest.fixture
 def env(simulator: Simulated, tmp_path: Path) -> dict[str, str]:
     store = f"sqlite:///{tmp_path}/store.db"
+    open_store(store).close()  # as a daemon has: no command makes one
     return {**simulator.env, "VOICELINK_STORE_URL": store, "VOICELINK_HEAL_VERIFY_WITHIN": "3s"}
 
 
@@ -71,7 +73,8 @@ class TestPlan:
         (did,) = told["dids"]
         assert did["phone_number"] == FIRST
         assert did["healable"] is True
-        assert set(did["body"]) == {"did_number", "connection_id"}
+        truth = simulator.control("GET", "fleet")["dids"][FIRST]
+        assert did["body"] == {"did_id": truth["did_id"], "connection_id": truth["connection_id"]}
 
     def test_an_api_that_is_down_cannot_be_planned_for(self, simulator: Simulated, env: dict[str, str]) -> None:
         simulator.add_fault("status:*:status=401")
@@ -84,7 +87,7 @@ class TestRun:
     def test_it_heals_prints_the_steps_and_waits_for_the_polls(self, simulator: Simulated, env: dict[str, str]) -> None:
         simulator.set_did(FIRST, issues=BROKEN)
         done = heal(env, "run", "91 80 1122 3344", "--yes")
-        assert (done.code, done.err) == (0, "")
+        assert (done.code, done.err) == (0, f"store: {env['VOICELINK_STORE_URL'].removeprefix('sqlite:///')}\n")
         assert f"{FIRST}: answered with ready: true; the polls decide" in done.out
         assert "  ensure_bot: done" in done.out
         assert f"{FIRST}: mended" in done.out
@@ -116,10 +119,10 @@ class TestRun:
         simulator.set_did(FIRST, issues=BROKEN)
         assert heal(env, "pause", "--reason", "carrier maintenance").code == 0
         plan = heal(env, "plan")
-        assert "guard paused: paused: carrier maintenance; start again with heal resume" in plan.out
+        assert "guard paused: carrier maintenance; start again with heal resume" in plan.out
         held = heal(env, "run", FIRST, "--yes")
         assert held.code == 1
-        assert "held back: paused: paused: carrier maintenance" in held.out
+        assert f"{FIRST}: not healed: paused: carrier maintenance" in held.out
         assert simulator.requests("call_ready") == []
         assert heal(env, "run", FIRST, "--yes", "--force").code == 0
         assert len(simulator.requests("call_ready")) == 1
@@ -164,7 +167,7 @@ class TestRun:
         simulator.add_fault("status:call_ready:status=500")
         done = heal(env, "run", FIRST, "--yes")
         assert done.code == 1
-        assert f"{FIRST}: not mended yet; the daemon goes on watching" in done.out
+        assert f"{FIRST}: not repaired yet; the attempt stays open until the polls of a daemon decide" in done.out
         assert [row["status"] for row in ledger(env)] == ["ambiguous"]
         again = heal(env, "run", FIRST, "--yes", "--force")
         assert again.code == 1

@@ -59,7 +59,7 @@ DEFAULTS = {
         "hold_off_polls": 3,
         "windows": [],
     },
-    "store": {"url": "sqlite:///voicelink-exporter.db", "retention": "90d"},
+    "store": {"url": None, "retention": "90d"},
     "privacy": {"hash_numbers": None},
     "web": {"listen_address": ":10880"},
 }
@@ -104,8 +104,10 @@ def test_the_defaults_are_those_that_are_promised() -> None:
 
 def test_the_example_loads_as_it_is_and_says_what_holds_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = load_settings(EXAMPLE, {"VOCOBASE_API_KEY": "rg_live_x"}).config
-    assert config.model_dump(mode="json") == DEFAULTS
+    state = {"STATE_DIRECTORY": str(tmp_path / "state")}
+    config = load_settings(EXAMPLE, {"VOCOBASE_API_KEY": "rg_live_x", **state}).config
+    store = {"url": f"sqlite:///{tmp_path}/state/voicelink-exporter.db", "retention": "90d"}
+    assert config.model_dump(mode="json") == DEFAULTS | {"store": store}
 
 
 def test_the_example_names_every_key_and_no_other() -> None:

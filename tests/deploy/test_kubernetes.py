@@ -187,9 +187,10 @@ def test_the_configuration_is_valid_with_the_variables_of_the_container(
     assert f"--config.file={mounts['config']}/config.yml" in container(manifests)["args"]
     given = {each["name"]: each.get("value") for each in container(manifests).get("env", ())}
     if "VOICELINK_STORE_URL" in given:
-        given["VOICELINK_STORE_URL"] = "postgresql+psycopg://exporter@db.example.com/voicelink"
+        store = given["VOICELINK_STORE_URL"] = "postgresql+psycopg://exporter@db.example.com/voicelink"
     else:
         assert f"sqlite:///{mounts['store']}/store.db" in text
+        store = f"{mounts['store']}/store.db".replace("/var/lib", str(tmp_path))
     (tmp_path / "key").write_text(KEY)
     (tmp_path / "config.yml").write_text(text.replace(key, str(tmp_path / "key")).replace("/var/lib", str(tmp_path)))
     (tmp_path / "voicelink-exporter").mkdir()
@@ -198,7 +199,7 @@ def test_the_configuration_is_valid_with_the_variables_of_the_container(
     env = {name: value for name, value in given.items() if value}
     assert set(env) == set(given)
     done = run("check-config", "--config.file", str(tmp_path / "config.yml"), env=env)
-    assert (done.code, done.out) == (0, "the configuration is valid\n"), done.out + done.err
+    assert (done.code, done.out) == (0, f"the configuration is valid\nstore: {store}\n"), done.out + done.err
 
 
 def test_every_variable_that_is_set_means_something(manifests: list[Manifest]) -> None:

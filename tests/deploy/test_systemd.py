@@ -133,7 +133,7 @@ def test_the_configuration_beside_the_unit_is_valid_once_the_key_is_there(tmp_pa
     )
     (tmp_path / state).mkdir()
     done = run("check-config", "--config.file", str(there))
-    assert (done.code, done.out) == (0, "the configuration is valid\n"), done.out + done.err
+    assert (done.code, done.out) == (0, f"the configuration is valid\nstore: {tmp_path}/{state}/store.db\n"), done.err
 
 
 def test_sysusers_makes_the_user_of_the_unit(tmp_path: Path) -> None:

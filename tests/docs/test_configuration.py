@@ -29,7 +29,7 @@ OTHER_VARIABLES = {
         "VOICELINK_LOG_FORMAT",
         "VOCOBASE_API_KEY",
     ),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "NO_PROXY", "STATE_DIRECTORY"),
 }
 MARK: Final = "yaml configuration"
 Keys = dict[str, tuple[str, str, tuple[str, ...]]]  # by path: default, variable, numbers that bound it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.errors import Reason
-from exporter.heal.policy import FORCEABLE
+from exporter.heal.guards import FORCEABLE
 from exporter.model import Guard, HealState, Outcome
 from exporter.store.records import Status
 from tests.support.markdown import below, codes, read, rows, section
@@ -13,7 +13,7 @@ from tests.support.markdown import below, codes, read, rows, section
 HEAL = "docs/how-to/heal.md"
 TROUBLESHOOT = "docs/how-to/troubleshoot.md"
 HEADINGS = [
-    (HEAL, "When a guard holds", {guard.value for guard in Guard}),
+    (HEAL, "When a guard is active", {guard.value for guard in Guard}),
     (HEAL, "What came of a heal", {outcome.value for outcome in Outcome}),
     (TROUBLESHOOT, "When polls fail", {reason.value for reason in Reason}),
 ]

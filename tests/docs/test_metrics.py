@@ -37,6 +37,8 @@ def in_the_code() -> Metrics:
     telemetry.request_done("a", "voicelink/sync", "200", 1.0)  # a family with labels shows them in a series
     telemetry.healed(Target("a"), 1.0)
     telemetry.watch_budget("a", lambda: 1.0)
+    telemetry.unobserved({"a": 0})
+    telemetry.heal_limits(["a"], 12)
     telemetry.sharded(ALL)
     telemetry.web_config_read(accepted=True)
     for metric in telemetry.registry.collect():

@@ -64,8 +64,7 @@ def test_prometheus_sees_a_did_break_and_heal(tmp_path: Path, capsys: pytest.Cap
             until_value(port, f'voicelink_did_heal_state{{phone_number="{NUMBER}",state="probation"}}', 1)
             assert value(port, "voicelink_heal_duration_seconds_count") == 1
             assert value(port, "sum(voicelink_heal_attempts_total)") == 1
-        sent = simulator.requests("call_ready")
-        assert [request["body"]["did_number"] for request in sent] == [NUMBER.removeprefix("+")]
+        assert simulator.healed() == [NUMBER]
         with capsys.disabled():
             print(f"\nbroken to ready, as Prometheus saw it: {seconds:.1f} s")  # noqa: T201 - a figure for the reader
 
@@ -82,8 +81,8 @@ def test_a_fleet_that_breaks_as_one_is_left_alone(tmp_path: Path) -> None:
         assert plan.code == 1
         assert "guard max_unhealthy: 160 of 200 DIDs are unhealthy" in plan.out
         assert "find the common cause first" in plan.out
-        assert plan.out.count("held back: max_unhealthy") == 160
+        assert plan.out.count("blocked: max_unhealthy") == 160
         assert simulator.requests("call_ready") == []
-        said = [line for line in fleet.process.err.splitlines() if 'msg="healing is held back"' in line]
+        said = [line for line in fleet.process.err.splitlines() if 'msg="healing is blocked"' in line]
         assert len(said) == 1
         assert "guards=max_unhealthy" in said[0]

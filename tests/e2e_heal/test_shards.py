@@ -75,9 +75,9 @@ def test_shards_and_replicas_share_the_work_and_no_heal(tmp_path: Path) -> None:
             assert ready(other).keys() == expected
         heals(numbers[6:12], pods[1:])
         until(lambda: not any(row.open for row in ledger_of(url)), "every attempt has ended", 60)
-        rows, requests = ledger_of(url), simulated.requests("call_ready")
+        rows, requests, healed = ledger_of(url), simulated.requests("call_ready"), simulated.healed()
         figures = audit(rows, requests)
         assert "level=error" not in "".join(pod.process.err for pod in pods)
     print(f"{SHARDS} shards of {REPLICAS}: {dict(figures)}, by {len({row.replica for row in rows})} of them")  # noqa: T201
-    assert sorted(f"+{request['body']['did_number']}" for request in requests) == numbers[:12]
+    assert sorted(healed) == numbers[:12]
     assert {row.outcome for row in rows} <= {Outcome.SUCCEEDED, Outcome.NOT_SENT}

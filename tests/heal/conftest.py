@@ -6,27 +6,31 @@ import asyncio
 import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from exporter.config import Config
+from exporter.accounts import account_runtimes
+from exporter.config import Config, Settings
 from exporter.exposition import Exposition
-from exporter.heal.controller import Controller, fingerprint
+from exporter.heal.controller import Controller
 from exporter.poller import Poller, Polling
 from exporter.simulator import SimulatorOptions, create_app
 from exporter.store import Store
 from exporter.telemetry import Telemetry
-from exporter.vocobase import RequestBudget, VocobaseClient
+from exporter.vocobase import VocobaseClient
 from tests.support.api import KEY
 from tests.support.bench import QUICK, Bench
+from tests.support.budgets import Unpaced
 from tests.support.clock import ManualClock
+from tests.support.transport import over
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 
 @pytest.fixture
@@ -44,24 +48,30 @@ def memory_path() -> Iterator[Path]:
 
 @pytest.fixture
 async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Return what starts a replica: options of `heal`, and of the simulator; `like` shares the API and the clock."""
+    """Return what starts a replica: options of `heal`, and of the simulator; `like` shares the API and the clock.
+
+    `accounts` have one key; each is a name, and what else its section of the configuration says.
+    """
     async with contextlib.AsyncExitStack() as stack:
 
         async def begin(
             heal: dict[str, Any] | None = None,
             *,
             like: Bench | None = None,
+            clock: ManualClock | None = None,
             patience: str = "30s",
+            accounts: Mapping[str, dict[str, Any]] = MappingProxyType({"main": {}}),
+            retention: str = "90d",
             **options: Any,  # noqa: ANN401 - any option
         ) -> Bench:
-            clock = like.clock if like else ManualClock()
+            clock = clock or (like.clock if like else ManualClock())
             file = memory_path / "ledger.db"
             config = Config.model_validate(
                 {
                     "api": {"base_url": "http://simulator/api/v2", "timeout": patience},
-                    "accounts": [{"name": "main", "api_key_env": "KEY"}],
+                    "accounts": [{"name": name, "api_key_env": "KEY", **more} for name, more in accounts.items()],
                     "heal": {**QUICK, **(heal or {})},
-                    "store": {"url": f"sqlite:///{file}"},
+                    "store": {"url": f"sqlite:///{file}", "retention": retention},
                 }
             )
             app = (
@@ -69,33 +79,36 @@ async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[.
                 if like
                 else create_app(SimulatorOptions(**{"dids": 10, **options}), clock=clock.time, sleep=clock.sleep)
             )
-            telemetry, account = Telemetry(), config.accounts[0]
-            client = VocobaseClient(
-                config,
-                "main",
-                SecretStr(KEY),
-                budget=RequestBudget(60, clock),
-                observer=telemetry,
-                clock=clock,
-                transport=httpx.ASGITransport(app),
-            )
+            telemetry, budget = Telemetry(), Unpaced(60, clock)
+            clients = {
+                name: VocobaseClient(
+                    config,
+                    name,
+                    SecretStr(KEY),
+                    budget=budget,
+                    observer=telemetry,
+                    clock=clock,
+                    transport=over(httpx.ASGITransport(app)),
+                )
+                for name in accounts
+            }
             exposition = Exposition(telemetry.render)
-            polling = Polling({"main": account}, {"main": client}, 300.0, heal_mode=config.heal.mode)
-            poller = Poller(polling, exposition, clock=clock)
-            store = Store(config)
+            named = {account.name: account for account in config.accounts}
+            poller = Poller(Polling(named, clients, 300.0, heal_mode=config.heal.mode), exposition, clock=clock)
+            store = Store(config, clock=clock)
+            settings = Settings(config, dict.fromkeys(accounts, SecretStr(KEY)))
             controller = Controller(
                 config,
                 store,
-                {"main": client},
-                poller.watches,
+                account_runtimes(settings, clients, poller.watches),
                 annotator=poller,
                 observer=telemetry,
-                fingerprints={"main": fingerprint(account, KEY, config)},
                 clock=clock,
             )
             poller.listener = controller
             running = asyncio.create_task(controller.run())
-            await poller.discover("main")
+            for name in accounts:
+                await poller.discover(name)
             await poller.plan(dict.fromkeys(poller.fleet.targets, 60.0))
 
             async def end() -> None:
@@ -104,9 +117,11 @@ async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[.
                 await controller.stop()
                 await poller.stop()
                 poller.close()
-                await client.aclose()
+                for client in clients.values():
+                    await client.aclose()
 
             stack.push_async_callback(end)
-            return Bench(app, clock, store, poller, controller, client, telemetry, file, log)
+            first = next(iter(clients.values()))
+            return Bench(app, clock, store, poller, controller, first, telemetry, file, log)
 
         yield begin

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from exporter.config import Config
 from exporter.model import Guard, HealState, Outcome
+from exporter.store import Store
 from exporter.store.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+from tests.support.api import CREDENTIAL
 from tests.support.bench import CALL_READY, LONG, Bench
 
 
@@ -33,7 +36,7 @@ async def test_a_broken_did_is_healed_and_nobody_else_is_touched(start: Callable
     assert bench.simulator.truth()[number].ready
     assert (bench.sent, bench.simulator.writes.heals) == (1, 1)
     assert bench.simulator.requests(CALL_READY)[0].body == {
-        "did_number": number[1:],
+        "did_id": bench.state.memory[number].entry.did_id,
         "connection_id": bench.target.connection_id,
     }
     assert bench.healing.attempts[Outcome.SUCCEEDED] == 1
@@ -93,13 +96,13 @@ async def test_401_and_redirects_latch_until_something_changed_and_a_poll_succee
 
     assert bench.sent == 1
     assert bench.healing.blocked == {Guard.ACCOUNT_LATCHED}
-    assert outcome in (bench.store.ledger.account("main", bench.clock.time()).latched or "")
+    assert outcome in (bench.store.ledger.account(CREDENTIAL, bench.clock.time()).latched or "")
     again: Bench = await start(like=bench)
     await again.rounds(5)
     assert again.sent == 1  # a restart alone changes nothing
     changed: Bench = await start({"max_per_hour": 11}, like=bench)
     await changed.controller.tick()
-    assert bench.store.ledger.account("main", bench.clock.time()).latched
+    assert bench.store.ledger.account(CREDENTIAL, bench.clock.time()).latched
     await changed.rounds(6)
     assert changed.sent == 2
     assert bench.simulator.truth()[bench.simulator.numbers[0]].ready
@@ -183,7 +186,7 @@ async def test_when_most_of_a_fleet_breaks_at_once_nothing_is_sent_and_the_log_s
 
     assert bench.sent == 0
     assert bench.healing.blocked == {Guard.MAX_UNHEALTHY}
-    [line] = bench.said("healing is held back")
+    [line] = bench.said("healing is blocked")
     assert (line["waiting"], line["guards"]) == (160, "max_unhealthy")
     assert "160 of 200 DIDs are unhealthy" in line["why"]
 
@@ -196,6 +199,7 @@ async def test_observe_mode_says_what_it_would_send_and_sends_nothing(start: Cal
     await bench.rounds(59)
 
     assert (bench.sent, bench.healing.would) == (0, 3)  # neither ramp nor max_in_flight: all three in one poll
+    assert bench.said("heal not claimed") == []  # nothing is even tried
     assert {each.outcome for each in bench.attempts()} == {Outcome.WOULD_SEND}
     await bench.rounds(6)
     assert bench.healing.would == 6
@@ -206,7 +210,7 @@ async def test_paused_healing_sends_nothing_and_resuming_releases_no_burst(start
     for number in bench.simulator.numbers[:3]:
         bench.simulator.set_did(number, issues=["NO_BOT"])
     await bench.rounds(1)
-    bench.store.ledger.pause("maintenance")
+    bench.store.ledger.pause("maintenance", bench.clock.time())
 
     await bench.rounds(10)
     assert bench.sent == 0
@@ -250,18 +254,45 @@ async def test_a_lost_store_stops_healing_and_nothing_else(start: Callable[..., 
     assert bench.simulator.truth()[number].ready
 
 
-async def test_a_ledger_that_begins_anew_holds_off_first(start: Callable[..., Any]) -> None:
+async def test_a_ledger_that_comes_back_holds_off_first(start: Callable[..., Any]) -> None:
     bench: Bench = await start({"hold_off_polls": 3})
     bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
     await bench.rounds(2)
-    for each in bench.file.parent.iterdir():
-        each.unlink()
-
+    bench.file.rename(bench.file.with_suffix(".moved"))
+    await bench.rounds(3)
+    assert bench.healing.blocked == {Guard.STORE}
+    bench.file.with_suffix(".moved").rename(bench.file)
     await bench.rounds(2)
     assert bench.sent == 0
     assert bench.healing.blocked == {Guard.HOLD_OFF}
     await bench.rounds(3)
     assert bench.sent == 1
+
+
+async def test_a_ledger_that_a_person_begins_anew_holds_off_first(start: Callable[..., Any]) -> None:
+    bench: Bench = await start({"hold_off_polls": 3})
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await bench.rounds(2)
+    for each in bench.file.parent.iterdir():
+        each.unlink()
+    await bench.rounds(5)
+    assert bench.sent == 0
+    assert bench.healing.blocked == {Guard.STORE}
+    ((_, why),) = bench.controller.active_guards(bench.target)
+    assert "is gone" in why
+    assert "heal resume --new-store" in why
+
+    person = Store(Config.model_validate({"store": {"url": f"sqlite:///{bench.file}"}}), clock=bench.clock)
+    assert person.begin_anew("the disk was exchanged") is True
+    await bench.rounds(2)
+    assert bench.sent == 0
+    assert bench.healing.blocked == {Guard.HOLD_OFF}
+    assert "another store is used from now on" in bench.log.getvalue()
+    await bench.rounds(3)
+    assert bench.sent == 1
+    for number in bench.simulator.numbers:  # what is known of those that did not change is there for the next start
+        assert [each.new for each in person.history.of(number)][-1:] in (["READY"], ["NO_BOT"])
+    person.close()
 
 
 async def test_a_request_that_is_under_way_at_the_end_is_ambiguous(start: Callable[..., Any]) -> None:
@@ -346,11 +377,10 @@ async def test_a_store_that_has_just_failed_does_not_hold_up_one_target_after_th
     start: Callable[..., Any],
 ) -> None:
     bench: Bench = await start()
-    bench.file.unlink()
-    bench.file.mkdir()  # a folder in the place of the file
+    bench.file.rename(bench.file.with_suffix(".moved"))
     await bench.controller.tick()
     assert len(bench.said("store failed")) == 1
-    bench.file.rmdir()  # it would answer again, but is not asked so soon
+    bench.file.with_suffix(".moved").rename(bench.file)  # it would answer again, but is not asked so soon
     assert await bench.controller.recall(bench.target) == {}
     assert not bench.said("store works again")
     await bench.clock.advance(10)
@@ -365,7 +395,7 @@ async def test_after_a_store_that_hung_what_is_true_now_is_judged_and_every_chan
     number = bench.simulator.numbers[0]
     await bench.rounds(2)
     released = threading.Event()
-    bench.controller._thread.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
+    bench.controller._worker.executor.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
     for issues in (["NO_BOT"], [], ["NO_BOT"], [], []):
         bench.simulator.set_did(number, issues=issues)
         await bench.clock.advance(60.0)

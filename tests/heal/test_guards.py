@@ -9,9 +9,21 @@ from typing import Any
 import pytest
 
 from exporter.config.schema import Heal
-from exporter.heal import policy
-from exporter.heal.policy import TargetView
-from exporter.heal.watched import unhealthy_of as unhealthy_dids
+from exporter.heal.guards import (
+    FORCEABLE,
+    ActiveGuard,
+    GuardCheck,
+    TargetHealth,
+    account_guards,
+    blocking_reasons,
+    health_after,
+    is_unobserved,
+    observed,
+    room,
+    settled,
+    target_guards,
+)
+from exporter.heal.watched import unhealthy_of
 from exporter.model import READY, Did, Entry, Guard, HealState, Outcome, Target
 from exporter.store.records import AccountRecord, Attempt, Counts, DidRecord, Status
 
@@ -19,7 +31,7 @@ NOW = 1_800_000_000.0
 NUMBER = "+918011223344"
 HEAL = Heal()
 TARGET = Target("main")
-GOOD = TargetView(TARGET, at=NOW, interval=60.0, complete_polls=3, total=100, listed=100)
+GOOD = TargetHealth(TARGET, at=NOW, interval=60.0, complete_polls=3, total=100, listed=100)
 
 
 def attempt(number: int, status: Status = Status.ENDED, **more: Any) -> Attempt:  # noqa: ANN401 - any field
@@ -34,13 +46,12 @@ def ended(*outcomes: Outcome, last: float = NOW) -> tuple[Attempt, ...]:
 
 
 def facts(**more: Any) -> AccountRecord:  # noqa: ANN401 - any field
-    return AccountRecord("main", **{"verified_at": NOW - 1, **more})
+    """Return the facts of a credential with which a heal was verified a second ago, if nothing else is said."""
+    return AccountRecord("mark", **{"recent": ended(Outcome.SUCCEEDED, last=NOW - 1), **more})
 
 
-def held(
-    known: AccountRecord, *, config: Heal = HEAL, now: float = NOW, ramp_start: float = 0.0, observing: bool = False
-) -> set[Guard]:
-    return {guard for guard, _ in policy.account_guards(known, config, now, ramp_start=ramp_start, observing=observing)}
+def held(known: AccountRecord, *, config: Heal = HEAL, now: float = NOW, **more: Any) -> set[Guard]:  # noqa: ANN401
+    return {guard for guard, _ in account_guards(known, config, now, **{"ramp_start": 0.0, **more})}
 
 
 def heal(**values: Any) -> Heal:  # noqa: ANN401 - any key
@@ -57,57 +68,80 @@ OPEN = (attempt(1, Status.VERIFYING), attempt(2, Status.AMBIGUOUS), attempt(3, S
         ({"paused": "maintenance"}, {Guard.PAUSED}),
         ({"paused": ""}, {Guard.PAUSED}),
         ({"latched": "401"}, {Guard.ACCOUNT_LATCHED}),
-        ({"key_paused_until": NOW + 0.1}, {Guard.RATE_LIMITED}),
-        ({"key_paused_until": NOW}, set()),
+        ({"refused": frozenset({"print", "another"})}, {Guard.ACCOUNT_LATCHED}),  # whoever lifted the latch
+        ({"refused": frozenset({"another"})}, set()),
+        ({"latched": "401", "refused": frozenset({"another"})}, {Guard.ACCOUNT_LATCHED}),
+        ({"key_paused_at": NOW - 59.9, "key_paused_for": 60.0}, {Guard.RATE_LIMITED}),
+        ({"key_paused_at": NOW - 60.0, "key_paused_for": 60.0}, set()),
         ({"sent": (NOW - 59.9,) * 9}, set()),
         ({"sent": (NOW - 59.9,) * 10}, {Guard.RATE_LIMITED}),
-        ({"sent": (NOW - 69.9,) * 10}, {Guard.RATE_LIMITED}),  # what left late may have come within the minute
-        ({"sent": (NOW - 70.0,) * 10}, set()),
+        ({"sent": (NOW - 64.9,) * 10}, {Guard.RATE_LIMITED}),  # what left late may have come within the minute
+        ({"sent": (NOW - 65.0,) * 10}, set()),
         ({"sent": (NOW + 30.0,) * 10}, {Guard.RATE_LIMITED}),  # a clock that was set back frees nothing
         ({"sent": (NOW - 3000.0,) * 11}, set()),
         ({"sent": (NOW - 3000.0,) * 12}, {Guard.MAX_PER_HOUR}),
+        ({"sent": (NOW - 3604.9,) * 12}, {Guard.MAX_PER_HOUR}),
+        ({"sent": (NOW - 3605.0,) * 12}, set()),
         ({"open": OPEN}, set()),
         ({"open": (*OPEN, attempt(5, Status.VERIFYING))}, {Guard.MAX_IN_FLIGHT}),
     ],
 )
 def test_what_the_ledger_says_of_an_account_holds_it_back(known: dict[str, Any], guards: set[Guard]) -> None:
-    assert held(facts(**known)) == guards
+    assert held(facts(**known), fingerprint="print") == guards
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "guards"),
+    [(None, {Guard.MAX_IN_FLIGHT}), (NOW + 0.1, {Guard.MAX_IN_FLIGHT}), (NOW, set()), (NOW - 9999.0, set())],
+)
+def test_what_no_poll_observes_takes_no_place_among_those_in_flight(seen_at: float | None, guards: set[Guard]) -> None:
+    """Of five attempts that were made at once, one is on a target that was last polled at `seen_at`."""
+    now = NOW + HEAL.verify_within.total_seconds()
+    polled_since = tuple(replace(each, observed_at=now - 60) for each in OPEN)
+    claimed_at = now - 1 if seen_at is None else NOW
+    fifth = replace(attempt(5, Status.AMBIGUOUS), observed_at=seen_at, claimed_at=claimed_at)
+
+    assert held(facts(open=(*polled_since, fifth)), now=now) == guards
 
 
 def test_observe_mode_counts_what_it_would_have_sent_and_nothing_else() -> None:
-    known = facts(sent=(NOW,) * 99, open=OPEN * 2, verified_at=0.0)
+    known = facts(sent=(NOW,) * 99, open=OPEN * 2, recent=())
     assert held(known, observing=True) == set()
     assert held(replace(known, would=(NOW - 1,) * 10), observing=True) == {Guard.RATE_LIMITED}
     assert held(replace(known, would=(NOW - 600,) * 12), observing=True) == {Guard.MAX_PER_HOUR}
     assert held(replace(known, paused="x", latched="y"), observing=True) == {Guard.PAUSED, Guard.ACCOUNT_LATCHED}
 
 
+VERIFIED = ended(Outcome.SUCCEEDED, last=NOW - 10)
+
+
 @pytest.mark.parametrize(
     ("known", "ramp_start"),
     [
-        ({"verified_at": NOW - 10}, NOW - 10),  # after the start
-        ({"verified_at": NOW - 10, "resumed_at": NOW - 10}, 0.0),  # after resume
-        (  # after a breaker that closed
-            {
-                "verified_at": NOW - 10,
-                "recent": ended(Outcome.SUCCEEDED, *[Outcome.FAILED] * 3, last=NOW - 10),
-            },
-            0.0,
-        ),
+        ({"recent": ()}, 0.0),  # nothing was ever verified
+        ({"recent": VERIFIED}, NOW - 10),  # after the start
+        ({"recent": VERIFIED, "resumed_at": NOW - 10}, 0.0),  # after resume
+        ({"recent": ended(Outcome.SUCCEEDED, *[Outcome.FAILED] * 3, last=NOW - 10)}, 0.0),  # after a breaker closed
     ],
 )
 def test_the_first_heal_is_verified_before_a_second_is_sent(known: dict[str, Any], ramp_start: float) -> None:
     assert held(facts(**known), ramp_start=ramp_start) == set()
     assert held(facts(**known, open=OPEN[:1]), ramp_start=ramp_start) == {Guard.MAX_IN_FLIGHT}
-    verified = {**known, "verified_at": NOW - 9}
-    if "recent" in known:
-        verified["recent"] = (attempt(9, outcome=Outcome.SUCCEEDED, ended_at=NOW - 9), *known["recent"])
+    verified = {**known, "recent": (attempt(9, outcome=Outcome.SUCCEEDED, ended_at=NOW - 9), *known["recent"])}
     assert held(facts(**verified, open=OPEN), ramp_start=ramp_start) == set()
+
+
+def test_the_ramp_waits_for_nothing_that_no_poll_observes() -> None:
+    forgotten = (replace(OPEN[0], observed_at=NOW - HEAL.verify_within.total_seconds()),)
+
+    assert held(facts(recent=(), open=forgotten)) == set()
+    assert held(facts(recent=(), open=(*forgotten, OPEN[1]))) == {Guard.MAX_IN_FLIGHT}
 
 
 # The breaker
 
 BAD = (Outcome.FAILED, Outcome.AMBIGUOUS, Outcome.REJECTED)
+TRIED = (replace(OPEN[0], observed_at=NOW + 1740),)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +150,8 @@ BAD = (Outcome.FAILED, Outcome.AMBIGUOUS, Outcome.REJECTED)
         (BAD, (), NOW, True),
         (BAD, (), NOW + 1799.9, True),
         (BAD, (), NOW + 1800, False),  # one is tried
-        (BAD, OPEN[:1], NOW + 1800, True),  # while it is tried, no other
+        (BAD, TRIED, NOW + 1800, True),  # while it is tried, no other
+        (BAD, OPEN[:1], NOW + 1800, False),  # unless no poll will tell what came of it
         (BAD[:2], (), NOW, False),
         ((*BAD[:2], Outcome.SUCCEEDED, Outcome.FAILED), (), NOW, False),
         ((Outcome.SUCCEEDED, *BAD), (), NOW, False),
@@ -201,12 +236,19 @@ def test_any_of_several_windows_holds(hour: int, inside: bool) -> None:  # noqa:
     ],
 )
 def test_data_that_cannot_be_relied_on_holds_healing_back(change: dict[str, Any], guards: set[Guard]) -> None:
-    assert {guard for guard, _ in policy.target_guards(replace(GOOD, **change), HEAL, NOW)} == guards
+    assert {guard for guard, _ in target_guards(replace(GOOD, **change), HEAL, NOW)} == guards
 
 
-def polled(view: TargetView, *, unhealthy: int = 0, listed: int = 100, config: Heal = HEAL, **more: Any) -> TargetView:  # noqa: ANN401
-    known = {"at": view.at + 60, "total": listed, "listed": listed, "resumed_at": 0.0, **more}
-    return policy.view_after(view, unhealthy=unhealthy, config=config, **known)
+def polled(
+    health: TargetHealth,
+    *,
+    unhealthy: int = 0,
+    listed: int = 100,
+    config: Heal = HEAL,
+    **more: Any,  # noqa: ANN401 - any field
+) -> TargetHealth:
+    known = {"at": health.at + 60, "total": listed, "listed": listed, "resumed_at": 0.0, **more}
+    return health_after(health, unhealthy=unhealthy, config=config, **known)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +267,9 @@ def polled(view: TargetView, *, unhealthy: int = 0, listed: int = 100, config: H
 )
 def test_too_many_unhealthy_hold_the_target_back(most: str | int, total: int, unhealthy: int, over: bool) -> None:  # noqa: FBT001
     config = heal(max_unhealthy=most)
-    view = polled(replace(GOOD, total=total, listed=total), unhealthy=unhealthy, listed=total, config=config)
+    health = polled(replace(GOOD, total=total, listed=total), unhealthy=unhealthy, listed=total, config=config)
 
-    assert (Guard.MAX_UNHEALTHY in {guard for guard, _ in policy.target_guards(view, config, view.at)}) is over
+    assert (Guard.MAX_UNHEALTHY in {guard for guard, _ in target_guards(health, config, health.at)}) is over
 
 
 NOT_READY = {"+918011220001": "NO_BOT", "+918011220002": "MISSING"}
@@ -241,24 +283,27 @@ ELSEWHERE = replace(attempt(9, Status.SENT), connection="another")
         *(((attempt(7, status),), 3) for status in Status if status is not Status.ENDED),  # ready, but under treatment
         ((attempt(1, Status.SENT),), 2),  # counted once
         ((attempt(7, Status.VERIFYING), attempt(8, Status.AMBIGUOUS)), 4),
-        ((ELSEWHERE,), 2),
-        ((replace(ELSEWHERE, connection="default", account="another"),), 2),
+        ((attempt(77, Status.AMBIGUOUS),), 3),  # the target does not show it any more
+        ((ELSEWHERE,), 3),  # it was made elsewhere, and is shown here
+        ((replace(ELSEWHERE, connection="default", account="another"),), 3),
+        ((replace(ELSEWHERE, number="+918011220077"),), 2),
+        ((replace(ELSEWHERE, number="+918011220077", connection="default", account="another"),), 2),
     ],
 )
-def test_dids_under_treatment_count_asunhealthy_of(open_: tuple[Attempt, ...], unhealthy: int) -> None:
+def test_dids_under_treatment_count_as_unhealthy(open_: tuple[Attempt, ...], unhealthy: int) -> None:
     states = {f"+91801122{digit:04}": READY for digit in range(10)} | NOT_READY
-    dids = [Did(Entry(number, state), state) for number, state in states.items()]
+    dids = {number: Did(Entry(number, state), state) for number, state in states.items()}
     counts = {"+918011220000": Counts(charged=(NOW,)), **{each.number: Counts(open=each) for each in open_}}
 
-    assert unhealthy_dids(dids, counts, TARGET) == unhealthy
+    assert unhealthy_of(dids, counts, TARGET) == unhealthy
 
 
 def test_after_too_many_unhealthy_three_polls_in_a_row_have_to_be_under_it() -> None:
     held_back = []
-    view = GOOD
+    health = GOOD
     for unhealthy in (0, 31, 30, 0, 31, 0, 0, 0, 0):
-        view = polled(view, unhealthy=unhealthy)
-        held_back.append(view.held_since_over)
+        health = polled(health, unhealthy=unhealthy)
+        held_back.append(health.held_since_over)
 
     assert held_back == [False, True, True, True, True, True, True, False, False]
 
@@ -268,9 +313,9 @@ def test_after_too_many_unhealthy_three_polls_in_a_row_have_to_be_under_it() -> 
     [(100, 90, False), (100, 89, True), (20, 18, False), (20, 17, True), (5, 3, False), (5, 2, True), (30, 27, False)],
 )
 def test_a_poll_that_lost_more_than_a_tenth_and_at_least_three_is_doubted(before: int, now: int, doubted: bool) -> None:  # noqa: FBT001
-    view = polled(replace(GOOD, total=before, listed=before), listed=now)
+    health = polled(replace(GOOD, total=before, listed=before), listed=now)
 
-    assert bool(view.suspect) is doubted
+    assert bool(health.suspect) is doubted
 
 
 def test_configured_dids_that_went_missing_are_lost_though_they_are_still_shown() -> None:
@@ -278,20 +323,20 @@ def test_configured_dids_that_went_missing_are_lost_though_they_are_still_shown(
 
 
 def test_three_polls_that_agree_end_the_doubt() -> None:
-    view = polled(GOOD, listed=50)
+    health = polled(GOOD, listed=50)
     doubted = []
     for _ in range(3):
-        view = polled(view, listed=50)
-        doubted.append(bool(view.suspect))
+        health = polled(health, listed=50)
+        doubted.append(bool(health.suspect))
 
     assert doubted == [True, True, False]
 
 
 def test_polls_that_do_not_agree_prolong_the_doubt() -> None:
-    view = polled(GOOD, listed=50)
+    health = polled(GOOD, listed=50)
     for listed in (40, 30, 50, 40, 50):
-        view = polled(view, listed=listed)
-        assert view.suspect
+        health = polled(health, listed=listed)
+        assert health.suspect
 
 
 def test_the_fleet_coming_back_ends_the_doubt_at_once() -> None:
@@ -299,23 +344,24 @@ def test_the_fleet_coming_back_ends_the_doubt_at_once() -> None:
 
 
 def test_a_person_ends_the_doubt() -> None:
-    view = polled(GOOD, listed=50)
+    health = polled(GOOD, listed=50, resumed_at=7.0)
 
-    assert polled(view, listed=50, resumed_at=view.suspect_at - 1).suspect
-    assert not polled(view, listed=50, resumed_at=view.suspect_at + 1).suspect
+    assert polled(health, listed=50, resumed_at=7.0).suspect  # said before the doubt
+    for resumed_at in (8.0, 6.0):  # whichever way a clock was set meanwhile
+        assert not polled(health, listed=50, resumed_at=resumed_at).suspect
 
 
 def test_the_first_poll_is_not_compared_with_anything_but_the_first_after_a_lost_store_is() -> None:
-    assert not polled(TargetView(TARGET), listed=10).suspect
+    assert not polled(TargetHealth(TARGET), listed=10).suspect
     assert polled(replace(GOOD, complete_polls=0), listed=10).suspect
 
 
 # What speaks against one request
 
 
-def objections(record: DidRecord | None = None, counts: Counts | None = None, **more: Any) -> list[str]:  # noqa: ANN401
-    known = {"view": GOOD, "config": HEAL, "now": NOW, "ramp_start": 0.0, "version": 0, **more}
-    return list(policy.objections(facts(), record or DidRecord(NUMBER), counts or Counts(), **known))
+def blocking(record: DidRecord | None = None, counts: Counts | None = None, **more: Any) -> list[str]:  # noqa: ANN401
+    known = {"health": GOOD, "config": HEAL, "now": NOW, "ramp_start": 0.0, "version": 0, **more}
+    return list(blocking_reasons(facts(), record or DidRecord(NUMBER), counts or Counts(), **known))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +370,7 @@ def objections(record: DidRecord | None = None, counts: Counts | None = None, **
         (DidRecord(NUMBER), Counts(), {}, []),
         (DidRecord(NUMBER), Counts(open=OPEN[0]), {}, ["attempt 1 on it is open"]),
         (DidRecord(NUMBER, state=HealState.QUARANTINED, reason="x"), Counts(), {}, ["it is quarantined: x"]),
-        (DidRecord(NUMBER, state=HealState.BACKOFF, until=NOW + 9), Counts(), {}, ["it is left alone for another 9 s"]),
+        (DidRecord(NUMBER, state=HealState.BACKOFF, until=NOW + 9), Counts(), {}, ["it is in backoff for another 9 s"]),
         (DidRecord(NUMBER, state=HealState.BACKOFF, until=NOW), Counts(), {}, []),
         (DidRecord(NUMBER, version=1), Counts(), {}, ["another replica changed what is known of it"]),
         (DidRecord(NUMBER), Counts(charged=(NOW,) * 2), {}, []),
@@ -341,18 +387,305 @@ def objections(record: DidRecord | None = None, counts: Counts | None = None, **
 def test_what_is_known_of_a_did_speaks_against_a_request(
     record: DidRecord, counts: Counts, more: dict[str, Any], said: list[str]
 ) -> None:
-    assert objections(record, counts, **more) == said
+    assert blocking(record, counts, **more) == said
 
 
 def test_guards_of_account_and_target_speak_against_a_request_unless_a_person_forces_it() -> None:
-    view = replace(GOOD, held_since_over=True, complete_polls=0, at=NOW - 999)
+    health = replace(GOOD, held_since_over=True, complete_polls=0, at=NOW - 999)
 
     def named(**more: Any) -> set[str]:  # noqa: ANN401
-        return {text.partition(":")[0] for text in objections(view=view, **more)}
+        return {text.partition(":")[0] for text in blocking(health=health, **more)}
 
     assert named() == {"max_unhealthy", "hold_off", "stale"}
-    assert named(forced=policy.FORCEABLE) == {"stale"}
+    assert named(forced=FORCEABLE) == {"stale"}
 
 
 def test_force_never_passes_the_vendors_limit_the_lock_or_the_lack_of_data() -> None:
-    assert frozenset(Guard) - policy.FORCEABLE == {Guard.STORE, Guard.RATE_LIMITED, Guard.STALE}
+    assert frozenset(Guard) - FORCEABLE == {Guard.STORE, Guard.RATE_LIMITED, Guard.STALE}
+
+
+def test_force_passes_the_guard_and_patience_the_backoff() -> None:
+    backing_off = DidRecord(NUMBER, state=HealState.BACKOFF, until=NOW + 9)
+    assert blocking(backing_off, patient=False) == []
+    assert blocking(version=None) == []
+    assert blocking(DidRecord(NUMBER, version=3), version=None) == []
+
+
+# What each guard says
+
+
+@pytest.mark.parametrize(
+    ("known", "config", "said"),
+    [
+        ({"paused": "maintenance"}, HEAL, (Guard.PAUSED, "maintenance; start again with heal resume")),
+        (
+            {},
+            heal(windows=[{"cron": "0 8 * * *", "duration": "1h"}]),
+            (Guard.WINDOW, "inside the window 0 8 * * * for 1h (UTC)"),
+        ),
+        (
+            {"latched": "401"},
+            HEAL,
+            (Guard.ACCOUNT_LATCHED, "401; change the credential or the configuration, or say heal resume"),
+        ),
+        (
+            {"refused": frozenset({"print"})},
+            HEAL,
+            (
+                Guard.ACCOUNT_LATCHED,
+                "the API refused this credential and configuration before; change one of them, or say heal resume",
+            ),
+        ),
+        (
+            {"key_paused_at": NOW, "key_paused_for": 60.0},
+            HEAL,
+            (Guard.RATE_LIMITED, "the API limits the rate for another 60 s"),
+        ),
+        ({"sent": (NOW,) * 10}, HEAL, (Guard.RATE_LIMITED, "10 heals were sent within a minute")),
+        (
+            {"sent": (NOW - 100.0,) * 13},
+            HEAL,
+            (Guard.MAX_PER_HOUR, "13 heals were sent within an hour, the most is 12"),
+        ),
+        (
+            {"recent": ended(*[Outcome.FAILED] * 3, last=NOW - 60)},
+            HEAL,
+            (Guard.BREAKER, "3 heals in a row did not help; open for another 1740 s, then one is tried"),
+        ),
+        (
+            {"open": (*OPEN, *OPEN[:1])},
+            heal(max_in_flight=3),
+            (Guard.MAX_IN_FLIGHT, "5 of at most 3 heals wait for their verification"),
+        ),
+        (
+            {"open": OPEN[:2], "recent": ()},
+            HEAL,
+            (
+                Guard.MAX_IN_FLIGHT,
+                (
+                    "2 of at most 1 heals wait for their verification; "
+                    "the first after a start, a resume or a closed breaker goes alone"
+                ),
+            ),
+        ),
+    ],
+)
+def test_each_guard_of_an_account_says_why(known: dict[str, Any], config: Heal, said: ActiveGuard) -> None:
+    assert list(account_guards(facts(**known), config, NOW, ramp_start=0.0, fingerprint="print")) == [said]
+
+
+def test_a_breaker_that_tries_one_says_so() -> None:
+    known = facts(recent=ended(*[Outcome.FAILED] * 3), open=TRIED)
+    assert (Guard.BREAKER, "one heal is being tried after a row of failures") in list(
+        account_guards(known, HEAL, NOW + 1800, ramp_start=0.0)
+    )
+
+
+def test_what_observe_mode_would_have_sent_is_counted_as_such() -> None:
+    known = facts(would=(NOW,) * 10)
+    assert list(account_guards(known, HEAL, NOW, ramp_start=0.0, observing=True)) == [
+        (Guard.RATE_LIMITED, "10 heals were sent within a minute")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"complete_polls": 1}, (Guard.HOLD_OFF, "1 of 3 complete polls since the start")),
+        ({"at": NOW - 300.0}, (Guard.STALE, "the data is 300 s old; see why the polls fail")),
+        (
+            {"suspect": "a poll lost 5 of 10 DIDs"},
+            (
+                Guard.STALE,
+                "a poll lost 5 of 10 DIDs; wait for 3 polls that agree, or say so with heal resume",
+            ),
+        ),
+        (
+            {"held_since_over": True, "unhealthy": 40},
+            (
+                Guard.MAX_UNHEALTHY,
+                (
+                    "40 of 100 DIDs are unhealthy, and more than 30 is too many, until 3 complete polls are under it; "
+                    "find the common cause first"
+                ),
+            ),
+        ),
+        (
+            {"held_since_over": True, "unhealthy": 4, "total": 5},
+            (
+                Guard.MAX_UNHEALTHY,
+                (
+                    "4 of 5 DIDs are unhealthy, and more than 3 is too many, until 3 complete polls are under it; "
+                    "find the common cause first"
+                ),
+            ),
+        ),
+    ],
+)
+def test_each_guard_of_a_target_says_why(change: dict[str, Any], said: ActiveGuard) -> None:
+    assert list(target_guards(replace(GOOD, **change), HEAL, NOW)) == [said]
+
+
+def test_everything_that_speaks_against_a_request_is_named() -> None:
+    record = DidRecord(NUMBER, state=HealState.QUARANTINED, reason="x", version=1)
+    health = replace(GOOD, complete_polls=1)
+    assert blocking(record, Counts(open=OPEN[0], charged=(NOW,) * 3), health=health) == [
+        "attempt 1 on it is open",
+        "it is quarantined: x",
+        "another replica changed what is known of it",
+        "3 attempts within 1d are the most",
+        "hold_off: 1 of 3 complete polls since the start",
+    ]
+    assert blocking(health=None) == []
+
+
+# The health of a target, poll by poll
+
+
+def test_the_health_of_a_target_is_what_its_polls_said() -> None:
+    first = health_after(TargetHealth(TARGET), at=NOW, total=10, unhealthy=1, config=HEAL, resumed_at=7.0, listed=9)
+    assert first == TargetHealth(TARGET, at=NOW, complete_polls=1, total=10, listed=9, unhealthy=1, polls_under=1)
+    second = health_after(first, at=NOW + 60, total=12, unhealthy=5, config=HEAL, resumed_at=7.0)
+    assert second == TargetHealth(
+        TARGET, at=NOW + 60, complete_polls=2, total=12, listed=12, unhealthy=5, held_since_over=True
+    )
+
+
+def test_a_doubt_says_what_was_lost_and_remembers_what_there_was() -> None:
+    doubted = polled(GOOD, listed=50, resumed_at=7.0)
+    assert (doubted.suspect, doubted.suspect_before) == ("a poll lost 50 of 100 DIDs", 100)
+    assert (doubted.suspect_listed, doubted.suspect_agreed, doubted.suspect_resumed_at) == (50, 0, 7.0)
+    agreed = polled(doubted, listed=52, resumed_at=7.0)
+    assert (agreed.suspect_listed, agreed.suspect_agreed, agreed.suspect) == (52, 1, doubted.suspect)
+    other = polled(agreed, listed=49, resumed_at=7.0)
+    assert (other.suspect_listed, other.suspect_agreed) == (49, 0)
+    over = polled(other, listed=90, resumed_at=7.0)
+    assert (over.suspect, over.suspect_agreed) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "listed", "doubted"), [(100, 90, False), (100, 89, True), (20, 18, False), (20, 17, True), (5, 3, False)]
+)
+def test_a_fleet_that_came_back_but_for_what_may_be_lost_is_not_doubted_any_more(
+    before: int,
+    listed: int,
+    doubted: bool,  # noqa: FBT001
+) -> None:
+    gone = polled(replace(GOOD, total=before, listed=before), listed=0)
+    assert gone.suspect
+    assert bool(polled(gone, listed=listed).suspect) is doubted
+
+
+def test_a_second_doubt_needs_three_polls_again() -> None:
+    health = polled(GOOD, listed=50)
+    for _ in range(3):
+        health = polled(health, listed=50)
+    assert (health.suspect, health.suspect_agreed) == ("", 0)
+    health = polled(health, listed=20)
+    doubted = []
+    for _ in range(3):
+        health = polled(health, listed=20)
+        doubted.append(bool(health.suspect))
+    assert doubted == [True, True, False]
+
+
+@pytest.mark.parametrize(("hold_off", "polls"), [(0, 1), (1, 1), (5, 5)])
+def test_who_polled_once_is_taken_for_a_daemon_that_has_run_for_long(hold_off: int, polls: int) -> None:
+    health = settled(TargetHealth(TARGET, at=NOW), 30.0, heal(hold_off_polls=hold_off))
+    assert health == TargetHealth(TARGET, at=NOW, interval=30.0, complete_polls=polls)
+
+
+def test_which_attempts_are_observed() -> None:
+    now = NOW + HEAL.verify_within.total_seconds()
+    seen, unseen = replace(OPEN[0], observed_at=NOW + 0.5), replace(OPEN[1], observed_at=NOW)
+    assert observed(facts(open=(seen, unseen)), HEAL, now) == [seen]
+    assert [is_unobserved(each, HEAL, now) for each in (seen, unseen, OPEN[2])] == [False, True, True]
+
+
+def test_how_many_may_be_unverified_at_once() -> None:
+    config = heal(max_in_flight=4)
+    verified = facts(recent=ended(Outcome.SUCCEEDED, last=NOW))
+    assert room(verified, config, ramp_start=NOW - 1) == 4
+    assert room(verified, config, ramp_start=NOW) == 1
+    assert room(replace(verified, resumed_at=NOW), config, ramp_start=0.0) == 1
+    closed = facts(recent=ended(Outcome.SUCCEEDED, Outcome.SUCCEEDED, *[Outcome.FAILED] * 3, Outcome.SUCCEEDED))
+    assert room(closed, config, ramp_start=0.0) == 4  # it closed the breaker a minute before the last
+    newest = facts(recent=ended(Outcome.FAILED, Outcome.SUCCEEDED, *[Outcome.FAILED] * 3, Outcome.SUCCEEDED))
+    assert room(newest, config, ramp_start=0.0) == 1
+    assert room(facts(recent=ended(Outcome.SUCCEEDED, *[Outcome.FAILED] * 2)), config, ramp_start=0.0) == 4
+
+
+# The question that a claim asks
+
+
+def check(**more: Any) -> GuardCheck:  # noqa: ANN401 - any field
+    known: dict[str, Any] = {
+        "config": HEAL,
+        "fingerprint": "print",
+        "now": lambda: NOW,
+        "ramp_start": lambda: 0.0,
+        "health": lambda: GOOD,
+    }
+    return GuardCheck(**{**known, **more})
+
+
+@pytest.mark.parametrize(
+    ("known", "more", "said"),
+    [
+        ({}, {}, []),
+        ({"paused": "x"}, {"withdrawn": lambda: "it stops"}, ["it stops"]),
+        ({"paused": "x"}, {"forced": frozenset({Guard.PAUSED})}, []),
+        ({"paused": "x"}, {}, ["paused: x; start again with heal resume"]),
+        (
+            {},
+            {"health": lambda: replace(GOOD, complete_polls=1)},
+            ["hold_off: 1 of 3 complete polls since the start"],
+        ),
+        ({}, {"health": lambda: None}, []),
+        ({}, {"now": lambda: NOW + 300}, ["stale: the data is 300 s old; see why the polls fail"]),
+        (
+            {"open": OPEN[:1]},
+            {"ramp_start": lambda: NOW},
+            [
+                (
+                    "max_in_flight: 1 of at most 1 heals wait for their verification; "
+                    "the first after a start, a resume or a closed breaker goes alone"
+                )
+            ],
+        ),
+        (
+            {"refused": frozenset({"print"})},
+            {},
+            [
+                (
+                    "account_latched: the API refused this credential and configuration before; change one of them, "
+                    "or say heal resume"
+                )
+            ],
+        ),
+        (
+            {"sent": (NOW,) * 12},
+            {"config": heal(requests_per_minute=99)},
+            ["max_per_hour: 12 heals were sent within an hour, the most is 12"],
+        ),
+        ({"sent": (NOW,) * 12}, {"observing": True}, []),
+        ({}, {"version": 2}, ["another replica changed what is known of it"]),
+    ],
+)
+def test_a_claim_asks_for_everything_that_speaks_against_it(
+    known: dict[str, Any], more: dict[str, Any], said: list[str]
+) -> None:
+    assert list(check(**more)(facts(**known), DidRecord(NUMBER), Counts())) == said
+
+
+def test_a_claim_is_as_patient_as_it_is_asked_to_be() -> None:
+    record, counts = DidRecord(NUMBER, state=HealState.BACKOFF, until=NOW + 9), Counts()
+    assert list(check()(facts(), record, counts)) == ["it is in backoff for another 9 s"]
+    assert list(check(patient=False)(facts(), record, counts)) == []
+    assert list(check().for_version(1)(facts(), DidRecord(NUMBER, version=1), counts)) == []
+    assert list(check().for_version(1)(facts(), DidRecord(NUMBER), counts)) == [
+        "another replica changed what is known of it"
+    ]
+    assert list(check()(facts(), DidRecord(NUMBER), Counts(charged=(NOW,) * 3))) == [
+        "3 attempts within 1d are the most"
+    ]

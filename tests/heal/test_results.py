@@ -1,154 +1,308 @@
-"""What becomes of a request: every row of the result table, through the real client and ledger."""
+"""What becomes of a request: every row of the result table, through the real sender, client and ledger."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from exporter.errors import QuotaError
-from exporter.heal.executor import SEND_WITHIN, execute, result_of
-from exporter.model import HealState, Outcome
+from exporter.accounts import AccountRuntime
+from exporter.config.schema import Account, Heal
+from exporter.errors import LeaseExpiredError, QuotaError
+from exporter.heal.decide import Send
+from exporter.heal.guards import GuardCheck
+from exporter.heal.results import failed
+from exporter.heal.sender import HealRequest, HealSender, Sent
+from exporter.model import HealState, Outcome, Target
+from exporter.snapshots import Watch
 from exporter.store import Store
-from exporter.store.records import Attempt, DidRecord, Refused, Result, Status, Wish
+from exporter.store.records import SEND_WITHIN, Attempt, DidRecord, Refused, Result, Status, Wish
+from exporter.store.worker import StoreWorker
 from tests.support.api import api_config, client_of
 from tests.support.clock import ManualClock
 from tests.support.healing import config_of
+from tests.support.ledgers import keep
+from tests.support.transport import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from exporter.store.ledger import Ledger
 
 NOW = 1_800_000_000.0
 NUMBER = "+918011223344"
+MARK = "mark of the key"
 GOOD = {
     "success": True,
     "data": {"ready": False, "steps": [{"step": "resolve_did", "status": "done", "data": {"raw": 1}}]},
 }
+SEND = Send(NUMBER, ("NO_BOT",), {"did_id": 812}, None)
+
+Reply = Callable[[], httpx.Response]
 
 
-def answer(status: int, **more: str) -> Callable[[], httpx.Response]:
+def answer(status: int, **more: str) -> Reply:
     return lambda: httpx.Response(status, headers=more, json={"success": False, "error": {"code": "NO"}})
 
 
-def raised(error: Exception) -> Callable[[], httpx.Response]:
+def raised(error: Exception) -> Reply:
     def reply() -> httpx.Response:
         raise error
 
     return reply
 
 
-async def result(reply: Callable[[], httpx.Response], *, gate: bool = True, wait: float = 0.0) -> tuple[Result, int]:
-    """Return what became of one request, and how many were made."""
-    made, clock = 0, ManualClock()
+def good(status: int = 200) -> Reply:
+    return lambda: httpx.Response(status, json=GOOD)
 
-    def handle(_: httpx.Request) -> httpx.Response:
-        nonlocal made
-        made += 1
-        return reply()
 
-    async def begin() -> bool:
-        await clock.advance(wait)
-        return gate
+class Cut(httpx.AsyncByteStream):
+    """Body of an answer that breaks off."""
 
-    async with client_of(api_config(), clock=clock, transport=httpx.MockTransport(handle)) as client:
-        found = await execute(client, {"did_number": "1"}, begin, clock=clock, claimed_at=0.0, fingerprint="print")
-    return found, made
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'{"success": true'
+        raise httpx.ReadError("gone")
+
+
+def broken(status: int) -> Reply:
+    return lambda: httpx.Response(status, stream=Cut())
+
+
+@pytest.fixture
+def store(memory_path: Path) -> Iterator[Store]:
+    store = Store(config_of("plain", f"sqlite:///{memory_path / 'ledger.db'}"), "me")
+    store.open()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def ledger(store: Store) -> Ledger:
+    return store.ledger
+
+
+@dataclass
+class Way:
+    """Way of one heal from the decision to the API, and what happens on it."""
+
+    store: Store
+    reply: Reply
+    unreachable: httpx.TransportError | None = None
+    meanwhile: Callable[[int], str] = lambda _: ""  # called with how often a guard check was asked; may object
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    made: int = 0
+
+    async def go(self) -> Sent:
+        """Send, and return what came of it."""
+        clock, reserved, asked = self.clock, asyncio.Event(), 0
+
+        def handle(_: httpx.Request) -> httpx.Response:
+            self.made += 1
+            return self.reply()
+
+        async def revise() -> Send:
+            reserved.set()
+            return SEND
+
+        def withdrawn() -> str:
+            nonlocal asked
+            asked += 1
+            return self.meanwhile(asked)
+
+        check = GuardCheck(Heal(), "print", clock.time, lambda: 0.0, lambda: None, withdrawn)
+        transport = Unreachable(self.unreachable) if self.unreachable else httpx.MockTransport(handle)
+        worker = StoreWorker(self.store, clock)
+        async with client_of(api_config(), clock=clock, transport=transport, per_minute=60_000) as client:
+            account = Account(name="main", api_key_env="KEY")
+            runtime = AccountRuntime(account, Heal(), client, Watch.of(account), "print", MARK)
+            sender = HealSender(worker, clock, lambda _: keep)
+            request = HealRequest(runtime, Target("main"), SEND)
+            sending = asyncio.create_task(sender.send(request, revise, check, patience=60.0))
+            while not (reserved.is_set() or sending.done()):  # for its place in the budget
+                await clock.advance(0.001)
+            sent = await sending
+        worker.close()
+        return sent
+
+    @property
+    def row(self) -> Attempt:
+        """The only row there is."""
+        [found] = self.store.ledger.history()
+        return found
+
+
+def flags_of(found: Result) -> set[str]:
+    said = {name for name in ("charged", "feeds", "quarantine", "forbidden") if getattr(found, name)}
+    said |= {"backoff"} if found.backoff and found.status is Status.ENDED else set()
+    said |= {"latch"} if found.latch else set()
+    return said | ({f"{found.key_pause:g}"} if found.key_pause is not None else set())
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "outcome", "flags"),
+    ("reply", "status", "outcome", "http_status", "flags"),
     [
-        (lambda: httpx.Response(200, json=GOOD), Status.VERIFYING, None, "charged feeds"),
-        (lambda: httpx.Response(200, text="<html>"), Status.AMBIGUOUS, None, "charged feeds"),
-        (lambda: httpx.Response(200, json={"success": False}), Status.AMBIGUOUS, None, "charged feeds"),
-        (lambda: httpx.Response(200, json={"success": True, "data": []}), Status.AMBIGUOUS, None, "charged feeds"),
-        (answer(500), Status.AMBIGUOUS, None, "charged feeds"),
-        (answer(503), Status.AMBIGUOUS, None, "charged feeds"),
-        (raised(httpx.ReadTimeout("")), Status.AMBIGUOUS, None, "charged feeds"),
-        (raised(httpx.ReadError("")), Status.AMBIGUOUS, None, "charged feeds"),
-        (raised(httpx.WriteError("")), Status.AMBIGUOUS, None, "charged feeds"),
-        (raised(httpx.RemoteProtocolError("")), Status.AMBIGUOUS, None, "charged feeds"),
-        (raised(httpx.ConnectError("")), Status.ENDED, Outcome.NOT_SENT, "feeds backoff"),
-        (raised(httpx.ConnectTimeout("")), Status.ENDED, Outcome.NOT_SENT, "feeds backoff"),
-        (answer(400), Status.ENDED, Outcome.REJECTED, "charged feeds backoff quarantine"),
-        (answer(422), Status.ENDED, Outcome.REJECTED, "charged feeds backoff quarantine"),
-        (answer(404), Status.ENDED, Outcome.REJECTED, "charged feeds backoff"),
-        (answer(409), Status.ENDED, Outcome.REJECTED, "charged feeds backoff"),
-        (answer(401), Status.ENDED, Outcome.REJECTED, "feeds latch"),
-        (answer(403), Status.ENDED, Outcome.REJECTED, "charged feeds backoff forbidden"),
-        (answer(429), Status.ENDED, Outcome.REJECTED, "60"),
-        (answer(429, **{"Retry-After": "7"}), Status.ENDED, Outcome.REJECTED, "7"),
-        (answer(301, Location="http://x/"), Status.ENDED, Outcome.REJECTED, "feeds latch"),
-        (answer(307, Location="http://x/"), Status.ENDED, Outcome.REJECTED, "feeds latch"),
-        (answer(304), Status.ENDED, Outcome.REJECTED, "feeds latch"),
+        (good(), Status.VERIFYING, None, 200, "charged feeds"),
+        (good(201), Status.VERIFYING, None, 201, "charged feeds"),
+        (good(202), Status.VERIFYING, None, 202, "charged feeds"),
+        (lambda: httpx.Response(200, text="<html>"), Status.AMBIGUOUS, None, 200, "charged feeds"),
+        (lambda: httpx.Response(202, text="<html>"), Status.AMBIGUOUS, None, 202, "charged feeds"),
+        (lambda: httpx.Response(200, json={"success": False}), Status.AMBIGUOUS, None, 200, "charged feeds"),
+        (lambda: httpx.Response(200, json={"success": True, "data": []}), Status.AMBIGUOUS, None, 200, "charged feeds"),
+        (lambda: httpx.Response(204), Status.AMBIGUOUS, None, 204, "charged feeds"),
+        (good(206), Status.AMBIGUOUS, None, 206, "charged feeds"),
+        (broken(200), Status.AMBIGUOUS, None, 200, "charged feeds"),
+        (answer(408), Status.AMBIGUOUS, None, 408, "charged feeds"),
+        (answer(425), Status.AMBIGUOUS, None, 425, "charged feeds"),
+        (answer(499), Status.AMBIGUOUS, None, 499, "charged feeds"),
+        (answer(500), Status.AMBIGUOUS, None, 500, "charged feeds"),
+        (answer(503), Status.AMBIGUOUS, None, 503, "charged feeds"),
+        (raised(httpx.ReadTimeout("")), Status.AMBIGUOUS, None, None, "charged feeds"),
+        (raised(httpx.ReadError("")), Status.AMBIGUOUS, None, None, "charged feeds"),
+        (raised(httpx.WriteError("")), Status.AMBIGUOUS, None, None, "charged feeds"),
+        (raised(httpx.RemoteProtocolError("")), Status.AMBIGUOUS, None, None, "charged feeds"),
+        (answer(400), Status.ENDED, Outcome.REJECTED, 400, "charged feeds backoff quarantine"),
+        (answer(422), Status.ENDED, Outcome.REJECTED, 422, "charged feeds backoff quarantine"),
+        (answer(404), Status.ENDED, Outcome.REJECTED, 404, "charged feeds backoff"),
+        (answer(409), Status.ENDED, Outcome.REJECTED, 409, "charged feeds backoff"),
+        (answer(401), Status.ENDED, Outcome.REJECTED, 401, "feeds latch"),
+        (answer(403), Status.ENDED, Outcome.REJECTED, 403, "charged feeds backoff forbidden"),
+        (answer(429), Status.ENDED, Outcome.REJECTED, 429, "60"),
+        (answer(429, **{"Retry-After": "7"}), Status.ENDED, Outcome.REJECTED, 429, "7"),
+        (answer(301, Location="http://x/"), Status.ENDED, Outcome.REJECTED, 301, "feeds latch"),
+        (answer(307, Location="http://x/"), Status.ENDED, Outcome.REJECTED, 307, "feeds latch"),
+        (answer(304), Status.ENDED, Outcome.REJECTED, 304, "feeds latch"),
     ],
 )
 async def test_each_answer_is_treated_as_the_table_says_and_sent_once(
-    reply: Callable[[], httpx.Response], status: Status, outcome: Outcome | None, flags: str
+    store: Store, reply: Reply, *, status: Status, outcome: Outcome | None, http_status: int | None, flags: str
 ) -> None:
-    found, made = await result(reply)
+    way = Way(store, reply)
 
-    said = {name for name in ("charged", "feeds", "quarantine", "forbidden") if getattr(found, name)}
-    said |= {"backoff"} if found.backoff and status is Status.ENDED else set()
-    said |= {"latch"} if found.latch else set()
-    said |= {f"{found.key_pause:g}"} if found.key_pause is not None else set()
-    assert (found.status, found.outcome, said, made) == (status, outcome, set(flags.split()), 1)
+    found = (await way.go()).result
 
-
-async def test_the_steps_of_an_answer_are_kept_without_raw() -> None:
-    found, _ = await result(lambda: httpx.Response(200, json=GOOD))
-
-    assert found.steps == ({"step": "resolve_did", "status": "done", "data": {}},)
+    assert found is not None
+    assert (found.status, found.outcome, flags_of(found), way.made) == (status, outcome, set(flags.split()), 1)
+    row = way.row
+    assert (row.status, row.outcome, row.http_status) == (status, outcome, http_status)
+    assert (row.charged, row.feeds, row.reason) == (found.charged, found.feeds, found.reason)
+    assert row.sent_at == pytest.approx(way.clock.time(), abs=1.0)
+    assert row.credential == MARK
 
 
-@pytest.mark.parametrize(("gate", "wait"), [(False, 0.0), (True, SEND_WITHIN), (True, 99.0)])
-async def test_nothing_is_sent_without_the_gate_or_too_long_after_the_claim(gate: bool, wait: float) -> None:  # noqa: FBT001
-    found, made = await result(lambda: httpx.Response(200, json=GOOD), gate=gate, wait=wait)
+@pytest.mark.parametrize("error", [httpx.ConnectError(""), httpx.ConnectTimeout(""), httpx.ProxyError("")])
+async def test_without_a_connection_nothing_is_claimed_and_the_row_says_why(
+    store: Store, error: httpx.TransportError
+) -> None:
+    way = Way(store, good(), unreachable=error)
 
-    assert (found.outcome, found.charged, found.feeds, found.backoff, made) == (
+    found = (await way.go()).result
+
+    assert found is not None
+    assert (found.status, found.outcome, flags_of(found)) == (Status.ENDED, Outcome.NOT_SENT, {"feeds", "backoff"})
+    row = way.row
+    assert (row.status, row.outcome, row.sent_at, row.charged, row.feeds) == (
+        Status.ENDED,
         Outcome.NOT_SENT,
+        None,
         False,
-        False,
-        False,
-        0,
+        True,
     )
+    assert row.reason.startswith("no connection to simulator")
 
 
-async def test_something_is_sent_just_in_time() -> None:
-    assert (await result(lambda: httpx.Response(200, json=GOOD), wait=SEND_WITHIN - 0.1))[1] == 1
+async def test_the_steps_of_an_answer_are_kept_without_raw(store: Store) -> None:
+    way = Way(store, good())
+    await way.go()
+
+    assert way.row.steps == ({"step": "resolve_did", "status": "done", "data": {}},)
 
 
-def test_our_own_budget_is_nobodys_fault() -> None:
-    found = result_of(QuotaError("no room"), fingerprint="")
+# Between the decision, the claim and the request
 
-    assert (found.outcome, found.charged, found.feeds, found.backoff) == (Outcome.NOT_SENT, False, False, False)
+CLAIM, BEGIN = 1, 2  # the guards are asked when it is claimed, and when it is about to leave
+
+
+async def test_what_is_refused_when_it_is_claimed_leaves_no_row_and_says_why(store: Store) -> None:
+    way = Way(store, good(), meanwhile=lambda asked: "not now" if asked == CLAIM else "")
+
+    assert await way.go() == Sent(reasons=("not now",))
+    assert (way.made, store.ledger.history()) == (0, [])
+
+
+async def test_what_is_refused_after_its_claim_is_not_sent_and_its_row_says_why(store: Store) -> None:
+    way = Way(store, good(), meanwhile=lambda asked: "not any more" if asked == BEGIN else "")
+
+    found = (await way.go()).result
+
+    assert found is not None
+    assert (found.outcome, flags_of(found), way.made) == (Outcome.NOT_SENT, set(), 0)
+    assert (way.row.outcome, way.row.reason, way.row.sent_at) == (Outcome.NOT_SENT, "not any more", None)
+
+
+@pytest.mark.parametrize("when", [CLAIM, BEGIN])
+@pytest.mark.parametrize(
+    ("passes", "is_set", "sends", "why"),
+    [
+        (SEND_WITHIN - 0.1, 0.0, True, ""),
+        (SEND_WITHIN, 0.0, False, "5.0 s passed by the monotonic clock"),
+        (99.0, 0.0, False, "99.0 s passed by the monotonic clock"),
+        (0.0, SEND_WITHIN - 0.1, True, ""),
+        (0.0, SEND_WITHIN, False, "5.0 s passed by the wall clock"),  # a suspended machine's other clock stood still
+        (0.0, -0.9, True, ""),
+        (0.0, -1.1, False, "the wall clock was set back by 1.1 s"),
+        (4.0, -5.1, False, "the wall clock was set back by 5.1 s"),  # it would have passed by neither
+    ],
+)
+async def test_a_request_leaves_within_five_seconds_of_its_claim_by_every_clock_or_never(
+    store: Store, when: int, *, passes: float, is_set: float, sends: bool, why: str
+) -> None:
+    clock = ManualClock(NOW)
+
+    def meanwhile(asked: int) -> str:
+        if asked == when:
+            clock._elapsed += passes  # noqa: SLF001 - from the store's thread, where nothing can be awaited
+            clock.set_by(is_set)
+        return ""
+
+    way = Way(store, good(), meanwhile=meanwhile, clock=clock)
+    found = (await way.go()).result
+
+    assert found is not None
+    assert way.made == sends
+    if not sends:
+        assert (found.outcome, flags_of(found)) == (Outcome.NOT_SENT, set())
+        assert way.row.outcome is Outcome.NOT_SENT
+        assert way.row.reason == f"more than 5 s after the claim ({why}), so the request was not sent"
+
+
+@pytest.mark.parametrize("error", [QuotaError("no room"), LeaseExpiredError("too late")])
+def test_our_own_budget_and_our_own_clock_are_nobodys_fault(error: QuotaError | LeaseExpiredError) -> None:
+    found = failed(error, fingerprint="")
+
+    assert (found.outcome, flags_of(found)) == (Outcome.NOT_SENT, set())
 
 
 # In the ledger
 
 
-@pytest.fixture
-def ledger(memory_path: Path) -> Iterator[Ledger]:
-    store = Store(config_of("plain", f"sqlite:///{memory_path / 'ledger.db'}"), "me")
-    store.open()
-    yield store.ledger
-    store.close()
+def wish(number: str = NUMBER, account: str = "main") -> Wish:
+    return Wish(number, account, "default", ("NO_BOT",), {}, credential=MARK)
 
 
 def claimed(ledger: Ledger, number: str = NUMBER, now: float = NOW) -> Attempt:
-    found = ledger.claim(Wish(number, "main", "default", ("NO_BOT",), {}), lambda *_: (), now)
+    found = ledger.claim(wish(number), lambda *_: (), now)
     assert isinstance(found, Attempt)
-    assert ledger.begin_send(found, lambda *_: (), now)
+    assert ledger.begin_send(found, lambda *_: (), now) is None
     return found
 
 
 def forbidden() -> Result:
-    return Result(Status.ENDED, Outcome.REJECTED, "403", charged=True, feeds=True, forbidden=True, latch_print="print")
+    return Result(Status.ENDED, Outcome.REJECTED, "403", charged=True, feeds=True, forbidden=True, fingerprint="print")
 
 
 def quarantined(record: DidRecord, _: object) -> DidRecord:
@@ -164,11 +318,11 @@ def test_a_second_403_within_ten_minutes_latches_however_the_two_overlapped(
     one, two = claimed(ledger), claimed(ledger, "+918011223345")
 
     ledger.answered(one, forbidden(), quarantined, NOW)
-    assert ledger.account("main", NOW).latched is None
+    assert ledger.account(MARK, NOW).latched is None
     ledger.answered(two, forbidden(), quarantined, NOW + later)
 
-    facts = ledger.account("main", NOW + later)
-    assert (facts.latched is not None, facts.latch_print == "print") == (latched, latched)
+    facts = ledger.account(MARK, NOW + later)
+    assert (facts.latched is not None, "print" in facts.refused) == (latched, latched)
 
 
 def test_the_last_place_in_a_budget_can_be_used(ledger: Ledger) -> None:
@@ -178,9 +332,9 @@ def test_the_last_place_in_a_budget_can_be_used(ledger: Ledger) -> None:
         sent.append(len(facts.sent))  # type: ignore[attr-defined]
         return ["no place"] if sent[-1] >= 1 else []
 
-    found = ledger.claim(Wish(NUMBER, "main", "default", (), {}), judge, NOW)
+    found = ledger.claim(wish(), judge, NOW)
     assert isinstance(found, Attempt)
-    assert ledger.begin_send(found, judge, NOW)
+    assert ledger.begin_send(found, judge, NOW) is None
     assert sent == [0, 0]
 
 
@@ -189,32 +343,32 @@ def test_a_claim_whose_replica_is_gone_is_released_and_what_may_have_been_sent_i
 ) -> None:
     ledger.alive(NOW)
     claimed(ledger)
-    only = ledger.claim(Wish("+918011223345", "main", "default", (), {}), lambda *_: (), NOW)
+    only = ledger.claim(wish("+918011223345"), lambda *_: (), NOW)
     assert isinstance(only, Attempt)
     other = Store(config_of("plain", f"sqlite:///{memory_path / 'ledger.db'}"), "other")
 
     assert other.ledger.alive(NOW + 59.9) == []
     assert [each.id for each in other.ledger.alive(NOW + 60)] == [only.id]
     assert [each.status for each in ledger.history(NUMBER)] == [Status.AMBIGUOUS]
-    assert not ledger.begin_send(only, lambda *_: (), NOW + 61)  # it comes back too late
+    assert isinstance(ledger.begin_send(only, lambda *_: (), NOW + 61), Refused)  # it comes back too late
     other.ledger.alive(NOW + 10**8)
     assert [each.status for each in ledger.history(NUMBER)] == [Status.AMBIGUOUS]
     other.close()
 
 
 def test_only_the_holder_of_a_claim_may_send_on_it(ledger: Ledger) -> None:
-    found = ledger.claim(Wish(NUMBER, "main", "default", (), {}), lambda *_: (), NOW)
+    found = ledger.claim(wish(), lambda *_: (), NOW)
     assert isinstance(found, Attempt)
 
-    assert not ledger.begin_send(replace(found, token="another"), lambda *_: (), NOW)
+    assert isinstance(ledger.begin_send(replace(found, token="another"), lambda *_: (), NOW), Refused)
     assert not ledger.answered(replace(found, token="another"), forbidden(), quarantined, NOW)
-    assert ledger.begin_send(found, lambda *_: (), NOW)
+    assert ledger.begin_send(found, lambda *_: (), NOW) is None
 
 
 def test_a_did_has_one_open_attempt_whatever_the_judges_say(ledger: Ledger) -> None:
     claimed(ledger)
 
-    again = ledger.claim(Wish(NUMBER, "main", "default", (), {}), lambda *_: (), NOW)
+    again = ledger.claim(wish(), lambda *_: (), NOW)
     assert isinstance(again, Refused)
 
 
@@ -238,10 +392,10 @@ def test_a_late_answer_still_counts(ledger: Ledger) -> None:
 
 def test_budgets_count_what_was_sent_in_the_last_hour_whatever_became_of_it(ledger: Ledger) -> None:
     ledger.answered(claimed(ledger), forbidden(), quarantined, NOW + 1)
-    ledger.claim(Wish("+918011223345", "main", "default", (), {}), lambda *_: (), NOW)
+    ledger.claim(wish("+918011223345"), lambda *_: (), NOW)
 
-    assert len(ledger.account("main", NOW + 3609).sent) == 2  # ten seconds more, for what left late
-    assert ledger.account("main", NOW + 3610).sent == ()
+    assert len(ledger.account(MARK, NOW + 3604).sent) == 2  # five seconds more, for what left late
+    assert ledger.account(MARK, NOW + 3605).sent == ()
 
 
 def test_a_request_under_way_is_not_ended_by_a_release_nor_its_did_moved(ledger: Ledger) -> None:

@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from exporter.model import HealState
 from exporter.store.engine import connect, migrate
-from tests.support.healing import ACCOUNT, CONFIGS, EPOCH, HEALABLE, HOUR, INTERVAL, NUMBERS, Fact, Replica, World
+from tests.support.api import CREDENTIAL
+from tests.support.healing import CONFIGS, EPOCH, HEALABLE, HOUR, INTERVAL, NUMBERS, Fact, Replica, World
 
 EXAMPLES = int(os.environ.get("HEAL_EXAMPLES", "20"))
 STEPS = 8  # after the opening
@@ -54,7 +55,7 @@ ANSWERS = (
 FINAL = tuple(answer for answer in ANSWERS if answer not in {"unreachable", "waits"})
 STOPS = [
     (name, when)
-    for name in ("claim", "begin_send", "answered", "resolve", "move", "would_send", "alive")
+    for name in ("claim", "begin_send", "answered", "not_sent", "resolve", "move", "would_send", "alive", "observed")
     for when in ("before", "after")
 ] + 4 * [("post", "before"), ("post", "after"), ("begin_send", "after")]  # where it hurts, more often
 HANGS = [(name, "hang") for name in ("claim", "begin_send", "begin_send", "answered", "resolve")]
@@ -258,7 +259,7 @@ class Healing(RuleBasedStateMachine):
             self._pause()
         elif plot.meanwhile == "limited":
             world.key_paused_until = world.now + 60
-            world.person.pause_key(ACCOUNT, EPOCH + world.key_paused_until)
+            world.person.pause_key(CREDENTIAL, 60.0, EPOCH + world.now)
         elif plot.meanwhile == "mended":
             world.mend(number)
         elif plot.meanwhile == "released":
@@ -303,7 +304,7 @@ class Healing(RuleBasedStateMachine):
         self._end_faults()
         for number in NUMBERS:
             world.facts[number] = Fact()
-        lately = sum(at > world.now - HOUR for at in world.grants)
+        lately = sum(at > world.now - HOUR for at in world.grants.values())
         for name in ("a", "b"):
             replica = self.live(name)
             if replica is None or replica.mode != "enforce" or lately >= replica.config.heal.max_per_hour:
@@ -311,7 +312,7 @@ class Healing(RuleBasedStateMachine):
                     world.end(old)
                 replica = world.start(name, config if not lately else "wide")
             replica.stop_at = None
-        if world.paused or world.latched:
+        if world.paused or world.latched or world.refused:
             self._resume()
         for _ in range(24):
             replicas = [each for name in ("a", "b") if (each := self.live(name))]
@@ -470,6 +471,10 @@ class Healing(RuleBasedStateMachine):
             self.world.facts[number].issues = issues
 
     @rule(number=st.sampled_from(NUMBERS))
+    def a_did_goes_by_another_name(self, number: str) -> None:
+        self.world.facts[number].unnamed ^= True
+
+    @rule(number=st.sampled_from(NUMBERS))
     def a_did_flaps(self, number: str) -> None:
         self.world.facts[number].flapping ^= True
 
@@ -492,7 +497,7 @@ class Healing(RuleBasedStateMachine):
         self.after(then)
 
     def _pause(self) -> None:
-        self.world.person.pause("maintenance")
+        self.world.person.pause("maintenance", EPOCH + self.world.now)
         self.world.paused = True
 
     @rule(then=THEN)
@@ -502,7 +507,8 @@ class Healing(RuleBasedStateMachine):
 
     def _resume(self) -> None:
         self.world.person.resume(EPOCH + self.world.now)
-        self.world.paused, self.world.latched, self.world.resumed_at = False, None, self.world.now
+        self.world.paused, self.world.latched, self.world.resumed_at = False, False, self.world.now
+        self.world.refused.clear()
 
     @rule(number=st.sampled_from(NUMBERS), then=THEN)
     def release(self, number: str, then: str) -> None:
@@ -539,7 +545,7 @@ class Healing(RuleBasedStateMachine):
             world.poll(replica)
         world.check()
         states = world.query("SELECT number, state, until FROM heal_dids")
-        assert self._settled(), f"{world.open_rows()} {states} {world.facts} {replica.shown.healing} {replica.view}"
+        assert self._settled(), f"{world.open_rows()} {states} {world.facts} {replica.shown.healing} {replica.health}"
 
     def _settled(self) -> bool:
         world = self.world
@@ -554,8 +560,8 @@ class Healing(RuleBasedStateMachine):
             if (fact.healable and not fact.flapping) and number not in quarantined
         ]
         replica = world.replicas[-1]
-        view = replica.view
-        held = view is not None and view.held_since_over  # too many that nothing can mend
+        health = replica.health
+        held = health is not None and health.held_since_over  # too many that nothing can mend
         return not world.open_rows() and (not waiting or held)
 
 

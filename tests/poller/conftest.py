@@ -18,8 +18,10 @@ from exporter.poller import Poller, Polling
 from exporter.shards import ALL, Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry
-from exporter.vocobase import RequestBudget, VocobaseClient
+from exporter.vocobase import VocobaseClient
+from tests.support.budgets import Unpaced
 from tests.support.clock import ManualClock
+from tests.support.transport import over
 
 if TYPE_CHECKING:
     import io
@@ -65,6 +67,7 @@ class Parts:
     simulators: dict[str, Simulator]
     log: io.StringIO
     clients: dict[str, VocobaseClient]
+    budgets: dict[str, Unpaced]
     default: str = field(default="main")
 
     @property
@@ -140,13 +143,13 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
                 for name, given in (accounts or {"main": account or {}}).items()
             }
             config = Config.model_validate({"api": {"base_url": "http://simulator/api/v2", **(api or {})}})
-            clients, simulators = {}, {}
+            clients, simulators, budgets = {}, {}, {}
             for name in named:
                 app = create_app(
                     SimulatorOptions(**options), clock=clock.time, sleep=_forever if stuck else clock.sleep
                 )
                 simulators[name] = simulator_of(app)
-                budget = RequestBudget(config.api.requests_per_minute, clock)
+                budget = budgets[name] = Unpaced(config.api.requests_per_minute, clock)
                 telemetry.watch_budget(name, lambda budget=budget: budget.remaining)  # type: ignore[misc]
                 clients[name] = VocobaseClient(
                     config,
@@ -155,7 +158,7 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
                     budget=budget,
                     observer=telemetry,
                     clock=clock,
-                    transport=httpx.ASGITransport(app) if online else None,
+                    transport=over(httpx.ASGITransport(app)) if online else None,
                 )
                 stack.push_async_callback(clients[name].aclose)
             exposition = Exposition(telemetry.render)
@@ -163,6 +166,6 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
             poller = Poller(Polling(named, clients, 300.0, hash_key), sink, clock=clock, shard=shard)
             stack.callback(poller.close)
             stack.push_async_callback(poller.stop)
-            return Parts(poller, clock, exposition, telemetry, simulators, log, clients, next(iter(named)))
+            return Parts(poller, clock, exposition, telemetry, simulators, log, clients, budgets, next(iter(named)))
 
         yield begin

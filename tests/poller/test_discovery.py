@@ -203,20 +203,28 @@ async def test_an_only_connection_that_is_not_active_any_more_is_polled_on_and_t
     assert len(parts.said("look-up of ACTIVE connections works again")) == 1
 
 
-async def test_a_look_up_that_found_no_place_in_the_budget_has_the_rank_of_a_poll_next_time(start: Start) -> None:
-    parts = start()
-    client = parts.clients["main"]
-    asked: list[bool] = []
-    send = client.connections
-
-    async def connections(*, deadline: float, urgent: bool = False) -> bytearray:
-        asked.append(urgent)
-        return await send(deadline=deadline, urgent=urgent)
-
-    client.connections = connections  # type: ignore[method-assign] # looks at what it is asked
-    client.budget.pause(61)
+@pytest.mark.parametrize("accounts", [1, 3])
+async def test_a_look_up_waits_for_its_turn_after_the_polls_and_then_a_minute(start: Start, accounts: int) -> None:
+    parts = start(accounts={"main": {}, **{f"other {index}": {} for index in range(accounts - 1)}})
+    await parts.discover()
+    parts.budgets["main"].paced = True
+    patience = 60 + 60 + accounts  # that of old, an interval, and a second for each account
+    parts.clients["main"].budget.pause(patience - 1)
+    assert await parts.discover() is True
+    parts.clients["main"].budget.pause(patience + 1)
     assert await parts.discover() is False
-    await parts.clock.advance(61)
-    assert await parts.discover() is True
-    assert await parts.discover() is True
-    assert asked == [False, True, False]
+    (line,) = parts.said("listing of connections failed")
+    assert line["reason"] == "rate_limited"
+
+
+async def test_a_poll_outwaits_others_of_the_key_however_short_its_interval(start: Start) -> None:
+    parts = start()
+    await parts.discover()
+    await parts.poller.plan(dict.fromkeys(parts.targets, 1.0))
+    parts.budgets["main"].paced = True
+    parts.clients["main"].budget.pause(9)
+    await parts.poll()
+    assert parts.value("voicelink_up") == 1
+    parts.clients["main"].budget.pause(11)
+    await parts.poll()
+    assert parts.value("voicelink_up") == 0

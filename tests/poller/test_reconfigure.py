@@ -15,6 +15,7 @@ from exporter.poller import Polling
 from exporter.snapshots import Healing
 from exporter.vocobase import VocobaseClient
 from tests.support.clock import settle
+from tests.support.transport import over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def other_client(parts: Parts) -> VocobaseClient:
         budget=one.budget,
         observer=parts.telemetry,
         clock=parts.clock,
-        transport=httpx.MockTransport(lambda _: httpx.Response(500)),
+        transport=over(httpx.MockTransport(lambda _: httpx.Response(500))),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -38,7 +38,7 @@ def another(url: str) -> Iterator[Open]:
     """Return a way to open one more store on the test's database, as another replica does."""
     stores: list[Store] = []
 
-    def open_another(replica: str = "two", **heal: object) -> Store:
+    def open_another(replica: str = "two", **heal: Any) -> Store:  # noqa: ANN401 - any key of `heal`
         stores.append(open_store(url, replica, **heal))
         return stores[-1]
 

@@ -12,11 +12,25 @@ from sqlalchemy import create_engine, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from exporter.config import Config
-from exporter.heal import policy
-from exporter.model import Outcome
+from exporter.heal.guards import blocking_reasons
+from exporter.model import HealState, Outcome
 from exporter.store.records import OPEN, Attempt, Refused, Status
 from exporter.store.tables import heal_attempts
-from tests.support.ledgers import ACCOUNT, NOT_SENT, NOW, NUMBER, allow, claimed, keep, row, sent, verifying, wish
+from tests.support.ledgers import (
+    ACCOUNT,
+    KEY_MARK,
+    NOT_SENT,
+    NOW,
+    NUMBER,
+    allow,
+    claimed,
+    did,
+    keep,
+    row,
+    sent,
+    verifying,
+    wish,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +71,8 @@ def test_of_many_that_claim_a_did_at_once_one_gets_it(another: Open) -> None:
 def test_a_second_open_row_cannot_even_be_written(store: Store, url: str, status: Status) -> None:
     attempt = claimed(store)
     values = {name: getattr(attempt, name) for name in heal_attempts.columns.keys()}  # noqa: SIM118 - no dictionary
-    values |= {"id": None, "account": "another", "token": "another", "issues": [], "steps": [], "status": status}
+    values |= {"id": None, "account": "another", "token": "another", "status": status}
+    values |= {"issues": [], "heal_issues": [], "steps": []}
     del values["id"]
     engine = create_engine(url)
     with pytest.raises(IntegrityError), engine.begin() as connection:
@@ -81,22 +96,27 @@ def test_another_account_does_not_get_a_did_either(store: Store) -> None:
     ],
     ids=["an hour", "in flight"],
 )
-def test_a_crowd_does_not_overdraw_a_budget(another: Open, most: int, judge: Judge) -> None:
+@pytest.mark.parametrize("names", [[ACCOUNT], [f"account {index}" for index in range(CROWD)]], ids=["one", "many"])
+def test_a_crowd_does_not_overdraw_the_budget_of_a_key(
+    another: Open, most: int, judge: Judge, names: list[str]
+) -> None:
+    """Whether its replicas call the account alike or not."""
     replicas = [another(f"replica-{index}") for index in range(CROWD)]
     barrier = Barrier(CROWD, timeout=30)
 
     def claim(index: int) -> list[Attempt]:
         barrier.wait()
         numbers = [f"+9180{index}000000{each}" for each in range(4)]
-        answers = [replicas[index].ledger.claim(wish(number), judge, NOW) for number in numbers]
+        wishes = [wish(number, names[index % len(names)], credential=KEY_MARK) for number in numbers]
+        answers = [replicas[index].ledger.claim(each, judge, NOW) for each in wishes]
         mine = [answer for answer in answers if isinstance(answer, Attempt)]
-        assert all(replicas[index].ledger.begin_send(attempt, judge, NOW) for attempt in mine)
+        assert all(replicas[index].ledger.begin_send(attempt, judge, NOW) is None for attempt in mine)
         return mine
 
     with ThreadPoolExecutor(CROWD) as threads:
         won = [attempt for each in threads.map(claim, range(CROWD)) for attempt in each]
     assert len(won) == most
-    facts = replicas[0].ledger.account(ACCOUNT, NOW)
+    facts = replicas[0].ledger.account(KEY_MARK, NOW)
     assert len(facts.open) == len(facts.sent) == most
 
 
@@ -105,30 +125,30 @@ def test_every_place_of_a_budget_can_be_used(store: Store) -> None:
 
     def judge_at(now: float) -> Judge:
         def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
-            return policy.objections(facts, record, counts, view=None, config=config, now=now, ramp_start=0.0)
+            return blocking_reasons(facts, record, counts, health=None, config=config, now=now, ramp_start=0.0)
 
         return judge
 
     moments = []
-    for second in (0, 5, 10, 59, 60, 65, 70, 120, 3599, 3600, 3605, 3610, 3659, 3660, 3665, 3670):
+    for second in (0, 5, 10, 59, 60, 64, 65, 69, 70, 120, 3599, 3604, 3605, 3609, 3610, 3660, 3669, 3670, 3674, 3675):
         now = NOW + second
         attempt = store.ledger.claim(wish(f"+91801{second:07}"), judge_at(now), now)
         if isinstance(attempt, Attempt):
-            assert store.ledger.begin_send(attempt, judge_at(now), now)
+            assert store.ledger.begin_send(attempt, judge_at(now), now) is None
             refused = store.ledger.claim(wish(), judge_at(now), now)
             assert isinstance(refused, Refused)
             assert any(reason.startswith("max_in_flight: ") for reason in refused.reasons)
             assert store.ledger.answered(attempt, replace(NOT_SENT, outcome=Outcome.REJECTED), keep, now)
             moments.append(second)
-    assert moments == [0, 5, 70, 120, 3610, 3659]  # windows are ten seconds longer, for what leaves late
+    assert moments == [0, 5, 65, 70, 3605, 3610, 3670, 3675]  # windows are 5 s longer, for what leaves late
 
 
 def test_only_the_holder_of_the_claim_can_send(store: Store, another: Open) -> None:
     attempt = claimed(store)
     stolen = replace(attempt, token="00000000-0000-0000-0000-000000000000")
-    assert not another("two").ledger.begin_send(stolen, allow, NOW)
+    assert another("two").ledger.begin_send(stolen, allow, NOW) == Refused(("its claim is not open any more",))
     assert row(store, attempt).status is Status.CLAIMED
-    assert store.ledger.begin_send(attempt, allow, NOW + 1)
+    assert store.ledger.begin_send(attempt, allow, NOW + 1) is None
     assert (row(store, attempt).status, row(store, attempt).sent_at) == (Status.SENT, NOW + 1)
 
 
@@ -139,7 +159,7 @@ def test_a_claim_is_turned_into_sent_once(another: Open) -> None:
 
     def send(replica: Store) -> bool:
         barrier.wait()
-        return replica.ledger.begin_send(attempt, allow, NOW)
+        return replica.ledger.begin_send(attempt, allow, NOW) is None
 
     with ThreadPoolExecutor(CROWD) as threads:
         assert sorted(threads.map(send, replicas)) == [False] * (CROWD - 1) + [True]
@@ -148,11 +168,11 @@ def test_a_claim_is_turned_into_sent_once(another: Open) -> None:
 def test_nothing_but_a_claim_is_turned_into_sent(store: Store) -> None:
     for number, make in (("+918011223341", sent), ("+918011223342", verifying)):
         attempt = make(store, number)
-        assert not store.ledger.begin_send(attempt, allow, NOW + 1)
+        assert store.ledger.begin_send(attempt, allow, NOW + 1) is not None
         assert row(store, attempt).sent_at == NOW
     attempt = claimed(store)
     assert store.ledger.answered(attempt, NOT_SENT, keep, NOW)
-    assert not store.ledger.begin_send(attempt, allow, NOW + 1)
+    assert store.ledger.begin_send(attempt, allow, NOW + 1) is not None
     assert row(store, attempt).sent_at is None
 
 
@@ -162,8 +182,8 @@ def test_what_came_up_since_the_claim_holds_the_request_back(store: Store, anoth
 
     attempt = store.ledger.claim(wish(), judge, NOW)
     assert isinstance(attempt, Attempt)
-    another("two").ledger.pause("the weather")
-    assert not store.ledger.begin_send(attempt, judge, NOW)
+    another("two").ledger.pause("the weather", NOW)
+    assert store.ledger.begin_send(attempt, judge, NOW) == Refused(("the weather",))
     assert row(store, attempt).status is Status.CLAIMED
     assert store.ledger.claim(wish("+918011223345"), judge, NOW) == Refused(("the weather",))
 
@@ -177,7 +197,7 @@ def test_a_request_is_not_judged_by_its_own_claim(store: Store) -> None:
         asked.append(seen)
         return ()
 
-    assert store.ledger.begin_send(attempt, judge, NOW)
+    assert store.ledger.begin_send(attempt, judge, NOW) is None
     ((facts, record, counts),) = asked
     assert [each.id for each in facts.open] == [other.id]
     assert facts.sent == (NOW,)
@@ -188,8 +208,8 @@ def test_what_observe_mode_would_send_is_recorded_and_open_to_nobody(store: Stor
     attempt = store.ledger.would_send(wish(), allow, NOW)
     assert isinstance(attempt, Attempt)
     assert (attempt.status, attempt.outcome, attempt.ended_at) == (Status.ENDED, Outcome.WOULD_SEND, NOW)
-    assert not store.ledger.begin_send(attempt, allow, NOW)
-    facts = store.ledger.account(ACCOUNT, NOW)
+    assert store.ledger.begin_send(attempt, allow, NOW) is not None
+    facts = store.ledger.account(KEY_MARK, NOW)
     assert (facts.open, facts.sent, facts.recent, facts.would) == ((), (), (), (NOW,))
     assert store.ledger.would_send(wish(), lambda *_: ["no"], NOW) == Refused(("no",))
     assert len(store.ledger.history()) == 1
@@ -201,3 +221,34 @@ def test_a_refused_claim_writes_no_attempt(store: Store, url: str) -> None:
     with engine.connect() as connection:
         assert connection.execute(select(heal_attempts)).all() == []
     engine.dispose()
+
+
+def test_a_request_that_could_not_be_made_is_a_row_that_is_over(store: Store, another: Open) -> None:
+    result = replace(NOT_SENT, reason="no connection", feeds=True)
+
+    def left_alone(record: DidRecord, _: Counts) -> DidRecord:
+        return replace(record, state=HealState.BACKOFF, until=NOW + 60)
+
+    attempt = store.ledger.not_sent(wish(), result, allow, left_alone, NOW)
+    assert isinstance(attempt, Attempt)
+    assert attempt == row(another("two"), attempt)
+    assert (attempt.status, attempt.outcome, attempt.ended_at) == (Status.ENDED, Outcome.NOT_SENT, NOW)
+    assert (attempt.reason, attempt.charged, attempt.feeds, attempt.sent_at) == ("no connection", False, True, None)
+    assert (did(store).state, did(store).until) == (HealState.BACKOFF, NOW + 60)
+    facts = store.ledger.account(KEY_MARK, NOW)
+    assert (facts.open, facts.sent, [each.id for each in facts.recent]) == ((), (), [attempt.id])
+    assert store.ledger.begin_send(attempt, allow, NOW) is not None
+
+
+def test_a_request_that_could_not_be_made_is_not_recorded_where_another_is_open_or_something_speaks_against_it(
+    store: Store,
+) -> None:
+    assert store.ledger.not_sent(wish(), NOT_SENT, lambda *_: ["no"], keep, NOW) == Refused(("no",))
+    assert store.ledger.history() == []
+    claimed(store)
+
+    def judge(_: AccountRecord, __: DidRecord, seen: Counts) -> Iterable[str]:
+        return [f"attempt {seen.open.id} is open"] if seen.open else []
+
+    assert store.ledger.not_sent(wish(), NOT_SENT, judge, keep, NOW) == Refused(("attempt 1 is open",))
+    assert NUMBER not in store.ledger.records(NOW)[0]

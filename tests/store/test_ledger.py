@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter.model import HealState, Outcome
-from exporter.store.engine import transaction
 from exporter.store.records import LATE, Attempt, DidRecord, Result, Status, Wanted
 from exporter.store.rows import lock
+from tests.support.clock import ManualClock
 from tests.support.ledgers import (
     ACCOUNT,
     ANSWERED,
     CONNECTION,
     HOUR,
+    KEY_MARK,
     NOT_SENT,
     NOW,
     NUMBER,
@@ -25,6 +26,8 @@ from tests.support.ledgers import (
     did,
     ended,
     keep,
+    mark,
+    open_store,
     quarantined,
     row,
     sent,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 DAY = 24 * HOUR
 AMBIGUOUS = Result(Status.AMBIGUOUS, None, "no answer in time", charged=True, feeds=True)
 OTHER = "+918011223345"
+LATCHING = "+918011223399"
 ANYTHING: Any = {
     "text": 'बॉट नहीं है 🤖 »quoted« \\ "twice" \t\n',
     "none": None,
@@ -51,6 +55,17 @@ ANYTHING: Any = {
 }
 
 
+def refused(reason: str, fingerprint: str, **more: Any) -> Result:  # noqa: ANN401 - any field
+    """Return what becomes of a request that the API refuses in a way that latches the account."""
+    known = {"charged": False, "feeds": True, "latch": reason, "fingerprint": fingerprint, **more}
+    return Result(Status.ENDED, Outcome.REJECTED, reason, **known)
+
+
+def latch(store: Store, fingerprint: str = "print", account: str = ACCOUNT, now: float = NOW) -> None:
+    """Have the API refuse a request that an account made with a credential and configuration."""
+    assert store.ledger.answered(sent(store, LATCHING, account, now), refused("401", fingerprint), keep, now)
+
+
 def backoff(record: DidRecord, seen: Counts) -> DidRecord:
     return replace(record, state=HealState.BACKOFF, since=NOW, until=NOW + HOUR, failures=len(seen.charged))
 
@@ -60,12 +75,16 @@ def backoff(record: DidRecord, seen: Counts) -> DidRecord:
 
 def test_an_attempt_comes_back_as_it_was_written(store: Store, another: Open) -> None:
     body = {"did_number": "918011223344", "bot_name": "बिक्री ☎", "client_id": 415}
-    wanted = wish(issues=("NO_BOT", "ROUTING_MISSING"), body=body, manual=True, broken_since=NOW - 9)
+    healed = ("ROUTING_MISSING", "NO_BOT", "ऐसे ही")
+    wanted = wish(
+        issues=("NO_BOT", "ROUTING_MISSING"), body=body, manual=True, broken_since=NOW - 9, heal_issues=healed
+    )
     attempt = store.ledger.claim(wanted, allow, NOW)
     assert isinstance(attempt, Attempt)
     assert attempt == store.ledger.history()[0] == another("two").ledger.history(NUMBER)[0]
     assert (attempt.body, attempt.issues) == (body, ("NO_BOT", "ROUTING_MISSING"))
     assert (attempt.replica, attempt.manual, attempt.broken_since) == ("one", True, NOW - 9)
+    assert (attempt.credential, attempt.heal_issues, attempt.observed_at) == (KEY_MARK, healed, NOW)
 
 
 def test_an_answer_comes_back_as_it_was_written(store: Store) -> None:
@@ -92,18 +111,22 @@ def test_a_number_that_json_does_not_know_does_not_keep_an_answer_from_being_rec
 
 
 def test_names_of_any_allowed_length_are_kept_whole(store: Store, another: Open) -> None:
-    account, number, replica, state = "ä" * 200, f"did:{10**18}", "r" * 200, "A" * 64
+    account, number, replica, state, key = "ä" * 200, f"did:{10**18}", "r" * 200, "A" * 64, "k" * 80
     other = another(replica)
     other.ledger.alive(NOW)
-    attempt = claimed(other, number, account)
-    assert other.ledger.begin_send(attempt, allow, NOW)
+    attempt = other.ledger.claim(wish(number, account, credential=key), allow, NOW)
+    assert isinstance(attempt, Attempt)
+    assert other.ledger.begin_send(attempt, allow, NOW) is None
     assert other.ledger.answered(attempt, replace(ANSWERED, reason="ö" * 5000), keep, NOW)
     assert other.ledger.resolve(attempt, Outcome.FAILED, "ß" * 5000, quarantined("é" * 5000), NOW)
-    other.ledger.latch(account, "ü" * 5000, "f" * 64, NOW)
     found = row(store, attempt)
+    again = other.ledger.claim(wish(number, account, credential=key), allow, NOW + 1)
+    assert isinstance(again, Attempt)
+    assert other.ledger.answered(again, refused("ü" * 5000, "f" * 64), quarantined("é" * 5000), NOW + 1)
     assert (found.account, found.number, found.replica, found.reason) == (account, number, replica, "ß" * 5000)
     assert did(store, number).reason == "é" * 5000
-    assert store.ledger.account(account, NOW).latched == "ü" * 5000
+    facts = store.ledger.account(key, NOW)
+    assert (facts.latched, facts.refused) == ("ü" * 5000, frozenset({"f" * 64}))
     assert len(state) == 64  # states and codes are cut off there long before
 
 
@@ -144,7 +167,7 @@ def test_the_polls_decide_once(store: Store, another: Open) -> None:
     assert store.ledger.resolve(attempt, Outcome.SUCCEEDED, "mended", backoff, NOW + 1)
     assert not another("two").ledger.resolve(attempt, Outcome.FAILED, "not mended", quarantined(), NOW + 2)
     assert (row(store, attempt).outcome, did(store).state) == (Outcome.SUCCEEDED, HealState.BACKOFF)
-    assert store.ledger.account(ACCOUNT, NOW + 2).verified_at == NOW + 1
+    assert store.ledger.account(KEY_MARK, NOW + 2).verified_at == NOW + 1
 
 
 def test_the_polls_of_any_replica_decide(store: Store, another: Open) -> None:
@@ -203,21 +226,31 @@ def test_a_did_with_an_open_attempt_is_not_moved(store: Store) -> None:
 
 def test_attempts_count_within_their_window_and_until_they_are_forgotten(another: Open) -> None:
     store = another("one", attempts_window="24h")
-    for hours in (0, 1, 2):
+    for hours in (0, 1):
         ended(store, Outcome.FAILED, now=NOW + hours * HOUR)
     at = NOW + 2 * HOUR
-    assert counts(store, now=at).charged == (NOW, NOW + HOUR, at)
-    assert counts(store, now=NOW + DAY + 1).charged == (NOW + HOUR, at)
-    assert store.ledger.move(did(store), lambda record, _: replace(record, forgotten_at=NOW + HOUR), at)
+    assert counts(store, now=at).charged == (NOW, NOW + HOUR)
+    assert counts(store, now=NOW + DAY + 1).charged == (NOW + HOUR,)
+    assert store.ledger.move(did(store), lambda record, _: replace(record, forgotten_at=at), at)
+    assert NUMBER not in store.ledger.records(at)[1] or counts(store, now=at).charged == ()
+    ended(store, Outcome.FAILED, now=at)
     assert counts(store, now=at).charged == (at,)
     assert NUMBER not in store.ledger.records(at + DAY)[1]
+
+
+@pytest.mark.parametrize("seconds", [-DAY, DAY])
+def test_what_is_forgotten_is_what_there_was_whatever_a_clock_says(store: Store, seconds: float) -> None:
+    ended(store, Outcome.FAILED)
+    assert store.ledger.move(did(store), lambda record, _: replace(record, forgotten_at=NOW + seconds), NOW)
+    ended(store, Outcome.FAILED, now=NOW + 1)
+    assert counts(store, now=NOW + 1).charged == (NOW + 1,)
 
 
 def test_what_was_not_charged_does_not_count(store: Store) -> None:
     attempt = claimed(store)
     assert store.ledger.answered(attempt, NOT_SENT, keep, NOW)
     assert NUMBER not in store.ledger.records(NOW)[1]
-    assert store.ledger.account(ACCOUNT, NOW).sent == ()
+    assert store.ledger.account(KEY_MARK, NOW).sent == ()
 
 
 def test_a_budget_counts_an_hour_of_what_was_or_may_be_sent(store: Store) -> None:
@@ -226,7 +259,7 @@ def test_a_budget_counts_an_hour_of_what_was_or_may_be_sent(store: Store) -> Non
     ended(store, Outcome.SUCCEEDED, "+918011223343", now=NOW - 2)
     claimed(store, "+918011223344", now=NOW - 1)
     claimed(store, "+918011223345", "another", now=NOW)
-    facts = store.ledger.account(ACCOUNT, NOW)
+    facts = store.ledger.account(KEY_MARK, NOW)
     assert sorted(facts.sent) == [NOW - HOUR - LATE + 1, NOW - 2, NOW - 1]
     assert len(facts.open) == 3
 
@@ -236,72 +269,153 @@ def test_the_breaker_sees_the_last_ended_attempts_that_count_newest_first(store:
         ended(store, outcome, now=NOW + turn)
     unfed = claimed(store, OTHER)
     assert store.ledger.answered(unfed, NOT_SENT, keep, NOW + 9)
-    recent = store.ledger.account(ACCOUNT, NOW + 9).recent
+    recent = store.ledger.account(KEY_MARK, NOW + 9).recent
     assert [each.outcome for each in recent] == [Outcome.AMBIGUOUS, Outcome.SUCCEEDED, Outcome.FAILED]
+
+
+def test_what_was_there_before_a_start_is_as_old_as_it_says(store: Store, url: str) -> None:
+    attempt = verifying(store)
+    assert store.ledger.resolve(attempt, Outcome.SUCCEEDED, "mended", backoff, NOW)
+    other = verifying(store, OTHER)
+    clock = ManualClock(NOW + 100)
+    again = open_store(url, "again", clock)
+    again.ledger.open_attempts()
+    again.ledger.account(KEY_MARK, clock.time())
+    facts, records, counted = (look := again.ledger.look(KEY_MARK, clock.time())).account, look.records, look.counts
+    assert (records[NUMBER].since, records[NUMBER].until) == (NOW, NOW + HOUR)
+    assert (facts.verified_at, facts.sent, counted[NUMBER].charged) == (NOW, (NOW, NOW), (NOW,))
+    assert [(each.id, each.answered_at) for each in facts.open] == [(other.id, NOW)]
+    again.close()
 
 
 # People
 
 
 def test_a_pause_holds_every_account_until_it_is_lifted(store: Store, another: Open) -> None:
-    store.ledger.pause("the carrier's maintenance")
+    store.ledger.pause("the carrier's maintenance", NOW)
     for account in (ACCOUNT, "another"):
         assert another("two").ledger.account(account, NOW).paused == "the carrier's maintenance"
-    store.ledger.pause("and longer")
-    assert store.ledger.account(ACCOUNT, NOW).paused == "and longer"
+    store.ledger.pause("and longer", NOW)
+    assert store.ledger.account(KEY_MARK, NOW).paused == "and longer"
     store.ledger.resume(NOW)
-    assert (store.ledger.account(ACCOUNT, NOW).paused, store.ledger.account(ACCOUNT, NOW).resumed_at) == (None, NOW)
+    assert (store.ledger.account(KEY_MARK, NOW).paused, store.ledger.account(KEY_MARK, NOW).resumed_at) == (None, NOW)
 
 
-def test_resume_lifts_latches_and_leaves_the_budgets(store: Store) -> None:
-    store.ledger.latch(ACCOUNT, "401", "print", NOW)
+def test_resume_lifts_latches_forgets_who_was_refused_and_leaves_the_budgets(store: Store) -> None:
+    latch(store)
     ended(store, Outcome.FAILED)
     store.ledger.resume(NOW)
-    facts = store.ledger.account(ACCOUNT, NOW)
-    assert (facts.latched, facts.latch_print, facts.sent) == (None, "", (NOW,))
+    facts = store.ledger.account(KEY_MARK, NOW)
+    assert (facts.latched, facts.refused, facts.sent) == (None, frozenset(), (NOW, NOW))
 
 
-def test_a_latch_is_lifted_by_another_credential_or_configuration_alone(store: Store, another: Open) -> None:
-    store.ledger.latch(ACCOUNT, "401", "print", NOW)
-    facts = another("two").ledger.account(ACCOUNT, NOW)
-    assert (facts.latched, facts.latch_print, facts.latched_at) == ("401", "print", NOW)
-    assert store.ledger.account("another", NOW).latched is None
-    assert not store.ledger.unlatch(ACCOUNT, "print")
-    assert not store.ledger.unlatch("another", "new")
-    assert store.ledger.unlatch(ACCOUNT, "new")
-    assert not store.ledger.unlatch(ACCOUNT, "newer")
-    assert store.ledger.account(ACCOUNT, NOW).latched is None
+def test_a_latch_is_lifted_by_a_credential_or_configuration_that_was_never_refused_alone(
+    store: Store, another: Open
+) -> None:
+    latch(store, "print")
+    facts = another("two").ledger.account(KEY_MARK, NOW)
+    assert (facts.latched, facts.refused, facts.latched_at) == ("401", frozenset({"print"}), NOW)
+    assert store.ledger.account(mark("another"), NOW).latched is None
+    assert not store.ledger.unlatch(KEY_MARK, "print")
+    assert not store.ledger.unlatch(mark("another"), "new")
+    assert store.ledger.unlatch(KEY_MARK, "new")
+    assert not store.ledger.unlatch(KEY_MARK, "newer")
+    facts = store.ledger.account(KEY_MARK, NOW)
+    assert (facts.latched, facts.refused) == (None, frozenset({"print"}))
+
+
+def test_all_who_were_refused_are_remembered_and_none_of_them_lifts_a_latch(store: Store, another: Open) -> None:
+    two = another("two")
+    latch(store, "one")
+    assert two.ledger.unlatch(KEY_MARK, "two")
+    latch(two, "two", now=NOW + 1)
+    for fingerprint in ("one", "two"):
+        assert not store.ledger.unlatch(KEY_MARK, fingerprint)
+        assert not two.ledger.unlatch(KEY_MARK, fingerprint)
+    facts = store.ledger.account(KEY_MARK, NOW + 1)
+    assert (facts.latched, facts.refused) == ("401", frozenset({"one", "two"}))
+    assert store.ledger.unlatch(KEY_MARK, "three")
+
+
+def test_who_was_refused_twice_is_remembered_once(store: Store) -> None:
+    latch(store)
+    latch(store, now=NOW + 1)
+    assert store.ledger.account(KEY_MARK, NOW + 1).refused == {"print"}
 
 
 def test_an_answer_latches_notes_a_403_and_pauses_the_key(store: Store) -> None:
-    refused = Result(Status.ENDED, Outcome.REJECTED, "no", charged=True, feeds=True)
+    no = Result(Status.ENDED, Outcome.REJECTED, "no", charged=True, feeds=True)
     for number, more in (
-        ("+918011223341", {"latch": "401", "latch_print": "print"}),
+        ("+918011223341", {"latch": "401", "fingerprint": "print"}),
         ("+918011223342", {"forbidden": True}),
         ("+918011223343", {"key_pause": 60.0}),
         ("+918011223344", {"key_pause": 5.0}),
     ):
-        assert store.ledger.answered(sent(store, number), replace(refused, **more), keep, NOW)
-    facts = store.ledger.account(ACCOUNT, NOW)
-    assert (facts.latched, facts.latch_print, facts.latched_at) == ("401", "print", NOW)
+        assert store.ledger.answered(sent(store, number), replace(no, **more), keep, NOW)
+    facts = store.ledger.account(KEY_MARK, NOW)
+    assert (facts.latched, facts.refused, facts.latched_at) == ("401", frozenset({"print"}), NOW)
     assert (facts.forbidden_at, facts.key_paused_until) == (NOW, NOW + 60)
 
 
 def test_a_second_403_within_ten_minutes_latches_the_account(store: Store) -> None:
-    forbidden = Result(Status.ENDED, Outcome.REJECTED, "403", charged=True, feeds=True, forbidden=True, latch_print="p")
+    forbidden = Result(Status.ENDED, Outcome.REJECTED, "403", charged=True, feeds=True, forbidden=True, fingerprint="p")
     latched = []
     for seconds in (0, 600, 1199):
         assert store.ledger.answered(sent(store), forbidden, keep, NOW + seconds)
-        latched.append(store.ledger.account(ACCOUNT, NOW + seconds).latched)
+        latched.append(store.ledger.account(KEY_MARK, NOW + seconds).latched)
     assert latched == [None, None, "403, twice within 10 minutes"]
-    assert store.ledger.account(ACCOUNT, NOW).latch_print == "p"
+    assert store.ledger.account(KEY_MARK, NOW).refused == {"p"}
 
 
 def test_a_key_is_paused_for_every_replica_and_never_for_less(store: Store, another: Open) -> None:
-    store.ledger.pause_key(ACCOUNT, NOW + 60)
-    another("two").ledger.pause_key(ACCOUNT, NOW + 5)
-    assert store.ledger.account(ACCOUNT, NOW).key_paused_until == NOW + 60
-    assert store.ledger.account("another", NOW).key_paused_until == 0.0
+    store.ledger.pause_key(KEY_MARK, 60, NOW)
+    another("two").ledger.pause_key(KEY_MARK, 5, NOW + 1)
+    assert store.ledger.account(KEY_MARK, NOW).key_paused_until == NOW + 60
+    another("two").ledger.pause_key(KEY_MARK, 60, NOW + 1)
+    assert store.ledger.account(KEY_MARK, NOW).key_paused_until == NOW + 61
+    assert store.ledger.account(mark("another"), NOW).key_paused_until == 0.0
+
+
+def test_a_pause_that_a_clock_put_into_the_future_does_not_keep_one_from_being_noted(store: Store) -> None:
+    store.ledger.pause_key(KEY_MARK, 60, NOW + 24 * HOUR)
+    store.ledger.pause_key(KEY_MARK, 5, NOW)
+    facts = store.ledger.account(KEY_MARK, NOW)
+    assert (facts.key_paused_at, facts.key_paused_for) == (NOW, 5)
+
+
+def test_that_a_poll_saw_an_attempt_is_noted_for_every_replica_and_never_back(store: Store, another: Open) -> None:
+    attempt, other = verifying(store), verifying(store, OTHER)
+    another("two").ledger.observed([attempt.id], NOW + 60)
+    another("three").ledger.observed([attempt.id], NOW + 30)
+    assert [each.observed_at for each in store.ledger.open_attempts()] == [NOW + 60, NOW]
+    assert row(store, other).observed_at == NOW
+    store.ledger.observed([], NOW + 90)
+    assert row(store, attempt).observed_at == NOW + 60
+
+
+# Accounts and their key
+
+
+def test_accounts_with_one_key_and_one_that_was_renamed_share_what_is_known_of_the_key(
+    store: Store, another: Open
+) -> None:
+    two = another("two")
+    for name, number in (("before", OTHER), ("after", NUMBER), ("beside", "+918011223346")):
+        attempt = two.ledger.claim(wish(number, name, credential=KEY_MARK), allow, NOW)
+        assert isinstance(attempt, Attempt)
+        assert two.ledger.begin_send(attempt, allow, NOW) is None
+        assert two.ledger.answered(attempt, ANSWERED, keep, NOW)
+        if name != "beside":
+            assert two.ledger.resolve(attempt, Outcome.FAILED, "not mended", backoff, NOW)
+    latch(store, "print")
+    store.ledger.pause_key(KEY_MARK, 60, NOW)
+    facts = store.ledger.account(KEY_MARK, NOW)
+    assert len(facts.sent) == 4
+    assert [each.account for each in facts.open] == ["beside"]
+    assert [each.account for each in facts.recent if each.outcome is Outcome.FAILED] == ["after", "before"]
+    assert (facts.latched, facts.key_paused_until) == ("401", NOW + 60)
+    alone = store.ledger.account(mark("beside"), NOW)
+    assert (alone.sent, alone.open, alone.recent, alone.latched) == ((), (), (), None)
 
 
 def test_a_release_lifts_quarantine_and_forgets_the_attempts(store: Store) -> None:
@@ -384,8 +498,8 @@ def test_a_page_of_the_ledger_counts_what_is_wanted_and_returns_some_of_it(store
 
 def test_who_looks_waits_for_nobody_who_writes(store: Store) -> None:
     attempt = sent(store)
-    with transaction(store.ledger._engine) as writing:  # noqa: SLF001 - to hold on to it
-        lock(writing, ACCOUNT)
+    with store.ledger._database.transaction() as writing:  # noqa: SLF001 - to hold on to it
+        lock(writing, KEY_MARK)
         assert [each.id for each in store.ledger.history()] == [attempt.id]
         assert store.ledger.page(Wanted(), 0, 10)[0] == 1
         assert store.history.of(NUMBER) == []

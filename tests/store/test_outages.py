@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
@@ -15,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from exporter.errors import StoreError
-from exporter.store.engine import BUSY, connect, migrate, transaction
+from exporter.store.engine import BUSY, Database, connect, migrate, transaction
 from exporter.store.ledger import Ledger
 from exporter.store.records import Transition
 from tests.support.ledgers import (
@@ -54,13 +53,13 @@ OPERATIONS: dict[str, Operation] = {
     "history": lambda store: store.ledger.history(),
     "claim": lambda store: store.ledger.claim(wish(OTHER), allow, NOW),
     "alive": lambda store: store.ledger.alive(NOW),
-    "pause": lambda store: store.ledger.pause("reason"),
+    "pause": lambda store: store.ledger.pause("reason", NOW),
     "resume": lambda store: store.ledger.resume(NOW),
-    "latch": lambda store: store.ledger.latch(ACCOUNT, "reason", "print", NOW),
     "unlatch": lambda store: store.ledger.unlatch(ACCOUNT, "print"),
-    "pause_key": lambda store: store.ledger.pause_key(ACCOUNT, NOW),
+    "pause_key": lambda store: store.ledger.pause_key(ACCOUNT, 60.0, NOW),
     "release": lambda store: store.ledger.release(NUMBER, "reason", NOW),
     "prune": lambda store: store.ledger.prune(NOW),
+    "actions": lambda store: store.actions(),
     "load": lambda store: store.history.load(ACCOUNT, CONNECTION),
     "write": lambda store: store.history.write(
         ACCOUNT, CONNECTION, [Transition(ACCOUNT, CONNECTION, NUMBER, NOW, None, "READY")]
@@ -109,7 +108,7 @@ def another_holds_the_lock(url: str) -> Iterator[None]:
     engine = connect(url)
     with transaction(engine) as connection:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("LOCK TABLE heal_accounts")
+            connection.exec_driver_sql("LOCK TABLE heal_credentials")
         yield
     engine.dispose()
 
@@ -154,28 +153,28 @@ def test_what_fails_in_the_middle_leaves_nothing(store: Store) -> None:
 
 def test_a_text_that_is_no_unicode_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match=r"^the store refuses: a text that is no Unicode$"):
-        store.ledger.pause("half a letter: \udcc3")
+        store.ledger.pause("half a letter: \udcc3", NOW)
     works(store)
 
 
 # SQLite
 
 
-def test_a_file_that_was_removed_fails_and_is_made_anew(kept: Store, file: Path) -> None:
+def test_a_file_that_was_removed_fails_until_it_is_back(kept: Store, file: Path) -> None:
     works(kept)
-    for name in file.parent.iterdir():
-        name.unlink()
-    with pytest.raises(StoreError, match="the store does not answer: no such table: heal_accounts"):
-        kept.ledger.account(ACCOUNT, NOW)
-    kept.open()
+    file.rename(file.with_name("moved.db"))
+    (said,) = refusals(kept)
+    assert said.startswith(f"the store at {file} is gone; put back the one that was there, or, ")
+    assert not file.exists()
+    file.with_name("moved.db").rename(file)
     works(kept)
 
 
 def test_a_folder_that_is_gone_fails_until_it_is_back(kept: Store, file: Path) -> None:
-    shutil.rmtree(file.parent)
-    assert refusals(kept) == {"the store does not answer: unable to open database file"}
-    file.parent.mkdir()
-    kept.open()
+    file.parent.rename(file.parent.with_name("moved"))
+    (said,) = refusals(kept)
+    assert said.startswith(f"the store at {file} is gone; ")
+    file.parent.with_name("moved").rename(file.parent)
     works(kept)
 
 
@@ -186,12 +185,12 @@ def test_a_file_that_is_no_database_fails(kept: Store, file: Path) -> None:
 
 def test_a_file_that_cannot_be_written_can_be_read_and_is_not_open(kept: Store, file: Path) -> None:
     attempt = verifying(kept)
-    engine = connect(f"sqlite:///file:{file}?mode=ro&uri=true")
+    database = Database(f"sqlite:///file:{file}?mode=ro&uri=true")
     with pytest.raises(StoreError, match="the store does not answer: attempt to write a readonly database"):
-        migrate(engine)
-    reader = Ledger(engine, "reader", HOUR)
+        database.open()
+    reader = Ledger(database, "reader", HOUR)
     assert [each.id for each in reader.history()] == [attempt.id]
-    assert len(reader.account(ACCOUNT, NOW).open) == 1
+    assert len(reader.open_attempts()) == 1
     with pytest.raises(StoreError, match="the store does not answer: attempt to write a readonly database"):
         reader.claim(wish(OTHER), allow, NOW)
     works(kept)
@@ -210,7 +209,7 @@ def test_a_full_disk_fails_and_writing_goes_on_when_there_is_room(kept: Store) -
     def limit(connection: sqlite3.Connection, _: object) -> None:
         connection.execute(f"PRAGMA max_page_count={room or 1_000_000}")  # of a full disk SQLite says the same
 
-    event.listen(kept._engine, "connect", limit)  # noqa: SLF001 - there is no disk to fill
+    event.listen(kept._database.engine, "connect", limit)  # noqa: SLF001 - there is no disk to fill
     room = 1  # it never makes a file smaller: it is full as it is
     filled: list[Attempt] = []
 
@@ -269,7 +268,7 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_transaction_keeps_nothing_o
     store.close()
 
 
-def test_a_database_that_was_dropped_fails_and_is_filled_anew(server: Cluster) -> None:
+def test_a_database_that_was_dropped_fails_and_is_not_filled_anew(server: Cluster) -> None:
     name = server.create()
     store = open_store(server.url(name))
     works(store)
@@ -277,8 +276,10 @@ def test_a_database_that_was_dropped_fails_and_is_filled_anew(server: Cluster) -
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
         assert all(f'database "{name}" does not exist' in said for said in refusals(store))
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    store.open()
-    works(store)
+    (said,) = refusals(store)
+    assert "has no identity: it was emptied, or another one was put there; put back the one that was there" in said
+    with server.connect(name) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
     store.close()
 
 
@@ -296,7 +297,7 @@ def test_a_wrong_password_is_said_without_the_password(server: Cluster) -> None:
 
 def test_a_connection_whose_other_side_vanishes_is_noticed_without_a_word_from_it(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
-    with transaction(store._engine) as connection:  # noqa: SLF001 - what it tells the driver
+    with transaction(store._database.engine) as connection:  # noqa: SLF001 - what it tells the driver
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         told = driver.info.get_parameters()
@@ -314,7 +315,7 @@ def test_a_statement_that_takes_too_long_is_given_up_on(server: Cluster) -> None
     started = time.monotonic()
     with (
         pytest.raises(StoreError, match="canceling statement due to statement timeout"),
-        transaction(store._engine) as connection,  # noqa: SLF001 - nothing of the product takes as long
+        transaction(store._database.engine) as connection,  # noqa: SLF001 - nothing of the product takes as long
     ):
         connection.exec_driver_sql("SELECT pg_sleep(60)")
     assert time.monotonic() - started < 2 * BUSY

@@ -13,10 +13,14 @@ import httpx
 import uvicorn
 from pydantic import SecretStr
 
+from exporter.accounts import credential
 from exporter.clock import SystemClock
 from exporter.config import Config
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.vocobase import RequestBudget, VocobaseClient
+from tests.support.budgets import rested
+from tests.support.clock import ManualClock
+from tests.support.transport import over
 
 if TYPE_CHECKING:
     import ssl
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 KEY = "rg_live_Canary1234567890"
+CREDENTIAL = credential(KEY)
 LONG = 60.0  # seconds; no test waits so long
 
 
@@ -60,18 +65,24 @@ async def client_of(
     requests: Requests | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     tls: ssl.SSLContext | None = None,
-    per_minute: int = 60,
+    per_minute: int | None = None,
 ) -> AsyncIterator[VocobaseClient]:
+    """Make a client whose first request needs no wait; on the machine's clock, hardly any does."""
     clock = clock or SystemClock()
+    if isinstance(clock, ManualClock):
+        budget = rested(per_minute or 60, clock)
+    else:
+        budget = RequestBudget(per_minute or 60_000, clock)
+        await clock.sleep(2 * budget.gap)
     client = VocobaseClient(
         config,
         "main",
         SecretStr(KEY),
-        budget=RequestBudget(per_minute, clock),
+        budget=budget,
         observer=requests or Requests(),
         clock=clock,
         tls=tls,
-        transport=transport,
+        transport=over(transport) if transport else None,
     )
     try:
         yield client

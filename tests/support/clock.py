@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from contextlib import contextmanager
 from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ManualClock:
@@ -13,14 +18,22 @@ class ManualClock:
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self._start = now
         self._elapsed = 0.0
+        self._set = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._tickets = count()
 
     def time(self) -> float:
-        return self._start + self._elapsed
+        return self._start + self._elapsed + self._set
 
     def monotonic(self) -> float:
         return self._elapsed
+
+    @contextmanager
+    def earlier(self, seconds: float) -> Iterator[None]:
+        """Make something that has been there for so long."""
+        self._elapsed -= seconds
+        yield
+        self._elapsed += seconds
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -30,16 +43,26 @@ class ManualClock:
         heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._tickets), waker))
         await waker
 
+    def set_by(self, seconds: float) -> None:
+        """Set the wall clock forward, or back, as NTP or a person does; also what a suspended machine finds."""
+        self._set += seconds
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anything waits for time to go on."""
+        return any(not waker.done() for _, _, waker in self._sleepers)
+
     async def advance(self, seconds: float) -> None:
         """Move on, waking sleepers in order and letting each run before the next."""
         end = self._elapsed + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:
-            self._elapsed, _, waker = heapq.heappop(self._sleepers)
+            when, _, waker = heapq.heappop(self._sleepers)
+            self._elapsed = max(self._elapsed, when)  # a thread may have let time pass meanwhile
             if not waker.done():
                 waker.set_result(None)
                 await settle()
-        self._elapsed = end
+        self._elapsed = max(self._elapsed, end)
         await settle()
 
 

@@ -108,12 +108,10 @@ def audit(rows: Sequence[Attempt], requests: Sequence[Mapping[str, Any]]) -> Cou
     figures: Counter[str] = Counter(requests=len(requests), rows=len(rows))
     used: Counter[int] = Counter()
     for request in requests:
-        number = f"+{request['body']['did_number']}"
-        before = [
-            row
-            for row in rows
-            if row.number == number and row.sent_at is not None and row.sent_at <= request["time"] + CLOSE
-        ]
+        did = request["body"]["did_id"]
+        of_it = [row for row in rows if row.body["did_id"] == did]
+        assert len({row.number for row in of_it}) == 1, f"not one number for {request}"
+        before = [row for row in of_it if row.sent_at is not None and row.sent_at <= request["time"] + CLOSE]
         assert before, f"no row for {request}"
         row = max(before, key=lambda each: each.sent_at or 0.0)
         assert row.ended_at is None or row.ended_at >= request["time"] - CLOSE, f"{row} was over before {request}"

@@ -17,15 +17,16 @@ from concurrent.futures import Executor, Future
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 from pydantic import SecretStr
 
-from exporter.config import Config
+from exporter.accounts import AccountRuntime, account_runtimes, fingerprint
+from exporter.config import Config, Settings
 from exporter.errors import Reason, StoreError
-from exporter.heal.controller import Controller, fingerprint
-from exporter.model import Answer, Entry, HealState, Target
+from exporter.heal.controller import Controller
+from exporter.model import Answer, Entry, HealState, Outcome, Target
 from exporter.snapshots import Fleet, Healing, TargetState, Watch, poll_failed, poll_succeeded, reviewed
 from exporter.store import Store
 from exporter.store.records import Attempt, DidRecord, Refused, Status
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
-    from exporter.heal.policy import TargetView
+    from exporter.heal.guards import TargetHealth
+    from exporter.store.records import Result
 
 EPOCH = 1_800_000_000.0  # a full hour
 INTERVAL = 50.0  # seconds; every replica gives a sign of life within one
@@ -46,6 +48,9 @@ NUMBERS = tuple(f"+91801122334{digit}" for digit in range(6))
 HEALABLE = ("NO_BOT", "ROUTING_MISSING")
 MINUTE, HOUR = 60.0, 3600.0
 SEND_WITHIN = 5.0  # seconds after its claim a request may come at the latest
+FAST = 60_000  # requests a minute: turns in the pace are a millisecond apart
+MOMENT = 0.01  # seconds that pass where something waits for no longer than that, as for a place in the budget
+FIRST_ID = 800  # the did_id of the first number
 
 BASE: dict[str, Any] = {
     "mode": "enforce",
@@ -106,6 +111,7 @@ class Fact:
     expired: bool = False
     present: bool = True
     flapping: bool = False
+    unnamed: bool = False  # the vendor names no did_id for it
 
     @property
     def healable(self) -> bool:
@@ -135,6 +141,7 @@ class Seen:
     unhealthy: int = 0  # or under treatment
     clean: frozenset[str] = frozenset()
     healable: frozenset[str] = frozenset()
+    unnamed: frozenset[str] = frozenset()  # of those that were listed
     complete: bool = True
 
 
@@ -157,8 +164,7 @@ class Inline(Executor):
 class Gone:
     """The store of a replica that is no more."""
 
-    @property
-    def ledger(self) -> Any:  # noqa: ANN401 - never returns
+    def __getattr__(self, _: str) -> NoReturn:
         raise StoreError("this replica is no more")
 
 
@@ -197,15 +203,29 @@ class Shown:
     def store_answers(self, *, up: bool) -> None:
         self.up = up
 
+    def unobserved(self, attempts: Mapping[str, int]) -> None:
+        """Nothing is counted here."""
+
 
 class Wire(httpx.AsyncBaseTransport):
-    """A replica's way to the vendor."""
+    """A replica's way to the vendor. Whether there is a connection shows before the request may leave."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._replica.world.receive(self._replica, json.loads(request.content))
+        replica, world = self._replica, self._replica.world
+        kind: str | None = world.answers.pop(0) if world.answers else "mends"
+        try:
+            if kind == "unreachable":
+                kind = None
+                raise httpx.ConnectError("refused")
+            await request.extensions["trace"]("http11.send_request_headers.started", {"request": request})
+            body, answer, kind = json.loads(await request.aread()), kind or "", None
+        finally:
+            if kind:  # nothing was sent: the next request gets this answer
+                world.answers.insert(0, kind)
+        return await world.receive(replica, body, answer)
 
 
 class Replica:
@@ -232,31 +252,34 @@ class Replica:
             self.config,
             ACCOUNT,
             SecretStr(KEY),
-            budget=RequestBudget(60, self.clock),
+            budget=RequestBudget(FAST, self.clock),
             observer=Requests(),
             clock=self.clock,
-            transport=Wire(self),
+            transport=lambda _: Wire(self),
         )
-        store = Store(self.config, f"{name}-{world.started}")
         self.controller = Controller(
             self.config,
-            store,
-            {ACCOUNT: self.client},
-            {ACCOUNT: self.watch},
+            Store(self.config, f"{name}-{world.started}", self.clock),
+            self.accounts(),
             annotator=self.shown,
             observer=self.shown,
-            fingerprints={ACCOUNT: self.print},
             clock=self.clock,
             rng=random.Random(1),  # noqa: S311 - the same each time
         )
-        self.controller._thread.shutdown()  # noqa: SLF001 - no threads here
-        self.controller._thread = Inline(self)  # type: ignore[assignment] # noqa: SLF001 - the same
+        worker = self.controller._worker  # noqa: SLF001 - no threads here
+        worker.executor.shutdown()
+        worker.executor = Inline(self)  # type: ignore[assignment] # what runs calls, as the thread does
         self.runner = world.loop.create_task(self.controller.run())
 
     def _know(self, config: Config) -> None:
         self.config = config
         self.watch = Watch.of(config.accounts[0])
-        self.print = fingerprint(config.accounts[0], KEY, config)
+        self.print = fingerprint(KEY, config)
+
+    def accounts(self) -> dict[str, AccountRuntime]:
+        """Return what the account is run with, as it is configured now."""
+        settings = Settings(self.config, {ACCOUNT: SecretStr(KEY)})
+        return account_runtimes(settings, {ACCOUNT: self.client}, {ACCOUNT: self.watch})
 
     async def reload(self, config_name: str) -> None:
         """Go by another configuration, as of now: what was seen before counts no more, as after a restart."""
@@ -266,8 +289,7 @@ class Replica:
         self._know(config)
         self.born, self.polls, self.under_way = self.world.now, [], None
         self.fleet = self.fleet.with_target(reviewed(self.fleet.targets[TARGET], self.watch, self.mode))
-        given = {ACCOUNT: self.client}, {ACCOUNT: self.watch}, {ACCOUNT: self.print}
-        await self.controller.reconfigure(config, *given)
+        await self.controller.reconfigure(config, self.accounts())
 
     @property
     def hung(self) -> bool:
@@ -281,6 +303,9 @@ class Replica:
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], future: Future[Any]
     ) -> None:
         name = function.__name__
+        if self.hung and not self.dead:  # all of the process hangs
+            self.held.append(lambda: self.call(function, args, kwargs, future))
+            return
         if self.dead or self.stops(name, "before"):
             return
         if self.stop_at == (name, "stall"):
@@ -312,7 +337,8 @@ class Replica:
 
     def crash(self) -> None:
         self.dead, self.stop_at = True, None
-        self.controller._store = Gone()  # type: ignore[assignment] # noqa: SLF001 - nothing is written any more
+        gone: Any = Gone()  # nothing is written any more
+        self.controller._store = self.controller._worker.store = gone  # noqa: SLF001 - the same
 
     def go_on(self) -> None:
         """Continue after having hung."""
@@ -324,9 +350,9 @@ class Replica:
         return [seen for seen in self.polls if seen.complete]
 
     @property
-    def view(self) -> TargetView | None:
-        seen = self.controller._seen.get(TARGET)  # noqa: SLF001 - looked at, to tell what holds a DID
-        return seen.view if seen else None
+    def health(self) -> TargetHealth | None:
+        known = self.controller._targets.get(TARGET)  # noqa: SLF001 - looked at, to tell what holds a DID
+        return known.health if known else None
 
 
 class World:
@@ -345,7 +371,8 @@ class World:
         self.facts = {number: Fact() for number in NUMBERS}
         self.posts: list[Post] = []
         self.claims: dict[str, float] = {}  # when what a token stands for was claimed
-        self.grants: list[float] = []
+        self.prints: dict[str, str] = {}  # by token, the fingerprint of what was sent with
+        self.grants: dict[str, float] = {}  # by token, when a request was allowed to leave
         self.would: list[tuple[float, str]] = []
         self.answers: list[str] = []
         self.late: list[str] = []
@@ -353,8 +380,10 @@ class World:
         self.store_down = False
         self.paused = False
         self.resumed_at = 0.0
-        self.latched: str | None = None  # the fingerprint of who was refused
+        self.latched = False
         self.latched_at = 0.0
+        self.refused: set[str] = set()  # the fingerprints of all who were, since a person last said resume
+        self.observed_at = float("-inf")  # the last complete poll that a replica judged
         self.forbidden: list[float] = []
         self.key_paused_until = 0.0
         self.ends: list[tuple[float, str, bool, bool]] = []  # when, number, whether it was verified, whether it feeds
@@ -378,7 +407,7 @@ class World:
             idle = 0
             while idle < 3:
                 await asyncio.sleep(0)
-                idle = 0 if ready else idle + 1
+                idle = 0 if ready or (idle == 2 and self._pass_a_moment()) else idle + 1
             if task.done():
                 task.result()
             else:
@@ -408,16 +437,28 @@ class World:
         offs = [replica.clock.off for replica in self.replicas]
         self.skew = max(self.skew, max(offs, default=0.0) - min(offs, default=0.0))
 
+    def _pass_a_moment(self) -> bool:
+        """Let as little time pass as somebody waits for who doesn't wait for long; return whether somebody did."""
+        soon = min((when for when, waker in self.sleepers if not waker.done()), default=float("inf"))
+        if soon > self.now + MOMENT:
+            return False
+        self.now = max(self.now, soon)
+        self._wake()
+        return True
+
+    def _wake(self) -> None:
+        due = [waker for when, waker in self.sleepers if when <= self.now]
+        self.sleepers = [(when, waker) for when, waker in self.sleepers if when > self.now]
+        for waker in due:
+            if not waker.done():
+                waker.set_result(None)
+
     def advance(self, seconds: float) -> None:
         """Let time pass; every replica gives its signs of life."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + INTERVAL)
-            due = [waker for when, waker in self.sleepers if when <= self.now]
-            self.sleepers = [(when, waker) for when, waker in self.sleepers if when > self.now]
-            for waker in due:
-                if not waker.done():
-                    waker.set_result(None)
+            self._wake()
             for replica in list(self.replicas):
                 if not replica.hung and not replica.dead:
                     self.do(replica.controller.tick())
@@ -436,7 +477,8 @@ class World:
                         state,
                         fact.issues,
                         expired=fact.expired,
-                        did_id=800 + index,
+                        did_id=None if fact.unnamed else FIRST_ID + index,
+                        did_number=number.removeprefix("+") if fact.unnamed else "",
                         client_id=fact.client_id,
                     )
                 )
@@ -464,6 +506,7 @@ class World:
             replica.watch,
             at=replica.clock.time(),
             duration=self.now - started,
+            heard=replica.clock.monotonic(),
         )
         after = replica.fleet.targets[TARGET]
         shown = after.snapshot.dids if after.snapshot else {}
@@ -476,8 +519,12 @@ class World:
                 unhealthy=len({did.number for did in shown.values() if not did.ready} | set(self.open_rows())),
                 clean=frozenset(each.number for each in entries if not set(each.issues) & set(HEALABLE)),
                 healable=frozenset(each.number for each in entries if set(each.issues) & set(HEALABLE)),
+                unnamed=frozenset(each.number for each in entries if each.did_id is None),
             )
         )
+        answers = not self.store_down and replica.mode != "off"
+        if answers and not replica.hung and not replica.dead and replica.stop_at is None:
+            self.observed_at = self.now
         replica.controller.polled(before, after)
         self.do(asyncio.sleep(0))
 
@@ -489,19 +536,16 @@ class World:
 
     # The vendor
 
-    async def receive(self, replica: Replica, body: dict[str, Any]) -> httpx.Response:
-        """Take a request, and do with it what is next on the list."""
-        kind = self.answers.pop(0) if self.answers else "mends"
+    async def receive(self, replica: Replica, body: dict[str, Any], kind: str) -> httpx.Response:
+        """Take a request, and treat it as is said."""
         if replica.stops("post", "before"):
             await asyncio.Event().wait()
-        number = f"+{body['did_number']}"
+        number = NUMBERS[body["did_id"] - FIRST_ID] if "did_id" in body else f"+{body['did_number']}"
         attempt = replica.granted.pop(number, None)
         if attempt is None:
             self.wrong.append(f"a request for {number} without a committed `sent` of its own")
-            raise httpx.ConnectError("no")
-        if kind == "unreachable":
-            raise httpx.ConnectError("refused")
-        self.check_post(attempt, body)
+            raise httpx.ReadError("no")
+        self.check_post(replica, attempt, body)
         post = Post(attempt, number, self.now)
         self.posts.append(post)
         if kind == "waits":
@@ -567,15 +611,17 @@ class World:
             "claim": lambda: self._check_claim(replica, result),
             "would_send": lambda: self._check_would(replica, result),
             "begin_send": lambda: self._check_grant(replica, args[0]),
-            "answered": lambda: self._note_answer(replica, args[0], args[1]),
+            "not_sent": lambda: self._note_unsent(replica, args[1], result),
+            "answered": lambda: self._note_answer(args[0], args[1]),
             "resolve": lambda: self._check_resolved(replica, args[0], args[1]),
             "unlatch": lambda: self._check_unlatched(replica),
             "move": lambda: self._check_moved(replica, args[0]),
             "alive": lambda: self._check_released(result),
         }
-        if name in {"begin_send", "answered"} and result:
+        done = result is None if name == "begin_send" else bool(result) and not isinstance(result, Refused)
+        if name in {"begin_send", "answered"} and done:
             self._check_own(name, args[0])
-        if name in judges and result and not isinstance(result, Refused):
+        if name in judges and done:
             judges[name]()
 
     def _check_own(self, name: str, attempt: Attempt) -> None:
@@ -594,27 +640,42 @@ class World:
                 self.wrong.append("a row that may have been sent was released")
             self.just_ended.add(attempt.token)
 
-    def _note_answer(self, replica: Replica, attempt: Attempt, result: Any) -> None:  # noqa: ANN401 - a Result
+    def _note_unsent(self, replica: Replica, result: Result, attempt: Attempt) -> None:
+        """Hold that a row that was never claimed says so: it is over, and nothing is held against its DID."""
+        if (attempt.outcome, attempt.sent_at, attempt.charged) != (Outcome.NOT_SENT, None, False):
+            self.wrong.append(f"without a connection a row says {attempt.outcome}")
+        if replica.mode != "enforce":
+            self.wrong.append(f"a request was tried in mode {replica.mode}")
+        self._note_end(attempt, verified=False, feeds=result.feeds, charged=False)
+        self.left_alone[attempt.number] = self.now + 120
+
+    def _note_answer(self, attempt: Attempt, result: Result) -> None:
         post = next((each for each in self.posts if each.attempt.token == attempt.token), None)
         self.resolved_waiting(attempt)
         if result.status.value != "ended":
             return
-        if post is not None and not post.rejected:
+        if post is None:  # it was allowed to leave, and then it was too late
+            self.grants.pop(attempt.token, None)
+        elif not post.rejected:
             self.wrong.append(f"a request that the vendor may have carried out ended as {result.outcome}")
         self._note_end(attempt, verified=False, feeds=result.feeds, charged=result.charged)
         if post is None or not post.rejected:
             return
         status = result.http_status
         if status in {401, 302}:
-            self.latched, self.latched_at = replica.print, self.now
+            self._latch(attempt)
         if status == 403:
             if any(self.now - at < 600 for at in self.forbidden):
-                self.latched, self.latched_at = replica.print, self.now
+                self._latch(attempt)
             self.forbidden.append(self.now)
         if status == 429:
             self.key_paused_until = self.now + 60
         if status in {400, 422}:
             self.left_alone[attempt.number] = float("inf")
+
+    def _latch(self, attempt: Attempt) -> None:
+        self.latched, self.latched_at = True, self.now
+        self.refused.add(self.prints[attempt.token])
 
     def resolved_waiting(self, attempt: Attempt) -> None:
         for post in self.posts:
@@ -685,11 +746,11 @@ class World:
         return seconds
 
     def _check_unlatched(self, replica: Replica) -> None:
-        if self.latched is None or replica.print == self.latched:
-            self.wrong.append("a latch was lifted though nothing had changed")
+        if not self.latched or replica.print in self.refused:
+            self.wrong.append("a latch was lifted by who was refused")
         if not any(seen.at >= self.latched_at - self.skew for seen in replica.complete()):
             self.wrong.append("a latch was lifted though no poll had succeeded since")
-        self.latched = None
+        self.latched = False
 
     def _check_would(self, replica: Replica, attempt: Attempt) -> None:
         if replica.mode != "observe":
@@ -708,20 +769,27 @@ class World:
     def _check_grant(self, replica: Replica, attempt: Attempt) -> None:
         """Judge a request at the moment that it becomes certain: when `sent` is committed."""
         replica.granted[attempt.number] = attempt
+        self.prints[attempt.token] = replica.print
         heal = replica.config.heal
         if replica.mode != "enforce":
             self.wrong.append(f"a request in mode {replica.mode}")
-        if sum(at > self.now - HOUR + self.skew for at in self.grants) >= heal.max_per_hour:
+        if sum(at > self.now - HOUR + self.skew for at in self.grants.values()) >= heal.max_per_hour:
             self.wrong.append("more requests than max_per_hour")
-        if sum(at > self.now - MINUTE + self.skew for at in self.grants) >= heal.requests_per_minute:
+        if sum(at > self.now - MINUTE + self.skew for at in self.grants.values()) >= heal.requests_per_minute:
             self.wrong.append("more requests than requests_per_minute")
-        self.grants.append(self.now)
-        others = self.query("SELECT count(*) FROM heal_attempts WHERE status <> 'ended' AND id <> ?", attempt.id)[0][0]
+        self.grants[attempt.token] = self.now
+        others = self._observed_rows(attempt, heal.verify_within.total_seconds())
         if others >= heal.max_in_flight:
             self.wrong.append("more requests than max_in_flight")
         if not self.skew:  # else what came first depends on whose clock is asked
             self._check_breaker_and_ramp(replica, others)
         self._check_guards(replica, attempt, "a request")
+
+    def _observed_rows(self, attempt: Attempt, within: float) -> int:
+        """Return how many others are open on which a poll may still decide: those hold back the next."""
+        query = "SELECT token FROM heal_attempts WHERE status <> 'ended' AND id <> ?"
+        seen_at = [max(self.observed_at, self.claims[token]) for (token,) in self.query(query, attempt.id)]
+        return sum(self.now - at < within - self.skew - 1 for at in seen_at)
 
     def _check_breaker_and_ramp(self, replica: Replica, others: int) -> None:
         heal = replica.config.heal
@@ -747,8 +815,10 @@ class World:
         heal = replica.config.heal
         if self.paused:
             self.wrong.append(f"{what} while paused")
-        if self.latched is not None:
+        if self.latched:
             self.wrong.append(f"{what} while latched")
+        if replica.print in self.refused:
+            self.wrong.append(f"{what} with what was refused")
         if self.now < self.key_paused_until - self.skew:
             self.wrong.append(f"{what} while the API limits the rate")
         if heal.windows and (replica.clock.time() % HOUR) < 1200:
@@ -786,7 +856,7 @@ class World:
         if len(charged) >= heal.max_attempts:
             self.wrong.append(f"{what} for a DID with {len(charged)} attempts")
 
-    def check_post(self, attempt: Attempt, body: Mapping[str, Any]) -> None:
+    def check_post(self, replica: Replica, attempt: Attempt, body: Mapping[str, Any]) -> None:
         """Judge a request as it comes in."""
         row = self.query("SELECT status, token, number FROM heal_attempts WHERE id = ?", attempt.id)
         if row != [("sent", attempt.token, attempt.number)]:
@@ -796,8 +866,9 @@ class World:
         if any(post.number == attempt.number and not post.ended and not post.rejected for post in self.posts):
             self.wrong.append(f"a second request for {attempt.number}, whose first is unresolved")
         extra = {"client_id"} if attempt.number == WITH_CLIENT else set()
-        if not set(body) <= {"did_number"} | extra:
-            self.wrong.append(f"a request that says {sorted(body)}")
+        name = "did_number" if attempt.number in replica.complete()[-1].unnamed else "did_id"
+        if not {name} <= set(body) <= {name} | extra or dict(attempt.body) != body:
+            self.wrong.append(f"a request that says {sorted(body)}, and whose row says {sorted(attempt.body)}")
 
     def forgive(self, number: str) -> None:
         """Note that a DID's attempts don't count any more."""

@@ -13,6 +13,7 @@ from exporter.store.records import Attempt, Result, Status, Wish
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from exporter.clock import Clock
     from exporter.store.records import AccountRecord, Counts, DidRecord
 
 NOW = 1_800_000_000.0
@@ -21,11 +22,12 @@ NUMBER = "+918011223344"
 ACCOUNT = "main"
 CONNECTION = "f4df9f8c-df95-46d8-bb0e-6f9f83fd4f55"
 ISSUES = ("NO_BOT",)
+KEY_MARK = "mark of the key of main"  # as `exporter.accounts.credential` makes one of a key
 
 
-def open_store(url: str, replica: str = "one", **heal: Any) -> Store:  # noqa: ANN401 - any key of `heal`
+def open_store(url: str, replica: str = "one", clock: Clock | None = None, **heal: Any) -> Store:  # noqa: ANN401 - any key of `heal`
     """Return a store whose schema is there."""
-    store = Store(Config.model_validate({"store": {"url": url}, "heal": heal}), replica)
+    store = Store(Config.model_validate({"store": {"url": url}, "heal": heal}), replica, clock)
     store.open()
     return store
 
@@ -40,9 +42,15 @@ def keep(record: DidRecord, _: Counts) -> DidRecord:
     return record
 
 
+def mark(account: str) -> str:
+    """Return the mark of the key of an account that shares it with no other."""
+    return f"mark of the key of {account}"
+
+
 def wish(number: str = NUMBER, account: str = ACCOUNT, **more: Any) -> Wish:  # noqa: ANN401 - any field
     """Return the wish to heal a DID."""
-    return replace(Wish(number, account, CONNECTION, ISSUES, {"did_number": number.removeprefix("+")}), **more)
+    asked = Wish(number, account, CONNECTION, ISSUES, {"did_id": 812}, credential=mark(account), heal_issues=ISSUES)
+    return replace(asked, **more)
 
 
 def claimed(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> Attempt:
@@ -55,7 +63,7 @@ def claimed(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: flo
 def sent(store: Store, number: str = NUMBER, account: str = ACCOUNT, now: float = NOW) -> Attempt:
     """Claim a DID, and turn the claim into `sent`."""
     attempt = claimed(store, number, account, now)
-    assert store.ledger.begin_send(attempt, allow, now)
+    assert store.ledger.begin_send(attempt, allow, now) is None
     return attempt
 
 

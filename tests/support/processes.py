@@ -46,7 +46,8 @@ def until(condition: Callable[[], T], what: str, within: float = PATIENCE) -> T:
 
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without what the product reads, and with what is given."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("VOICELINK_", "VOCOBASE_"))}
+    ours = ("VOICELINK_", "VOCOBASE_", "STATE_DIRECTORY")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**inherited, **(given or {})}
 
 
@@ -67,12 +68,12 @@ class Finished:
 
 
 def run(*arguments: str, env: Mapping[str, str] | None = None, within: float = PATIENCE) -> Finished:
-    """Run a command of the product to its end, in an empty folder."""
+    """Run a command of the product to its end, in an empty folder, which is its state directory, too."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [*PRODUCT, *arguments],
             cwd=folder,
-            env=environment(env),
+            env={"STATE_DIRECTORY": folder, **environment(env)},
             capture_output=True,
             timeout=within,
             check=False,
@@ -83,7 +84,10 @@ def run(*arguments: str, env: Mapping[str, str] | None = None, within: float = P
 
 
 class Running:
-    """A process in an empty folder, whose output goes to files, so that it never waits for a reader."""
+    """A process in an empty folder, which is its state directory, too.
+
+    Its output goes to files, so that it never waits for a reader.
+    """
 
     def __init__(self, command: tuple[str, ...], env: Mapping[str, str]) -> None:
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
@@ -91,7 +95,7 @@ class Running:
         self._process = subprocess.Popen(
             command,
             cwd=self._folder.name,
-            env=dict(env),
+            env={"STATE_DIRECTORY": self._folder.name, **env},
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -220,6 +224,11 @@ class Simulated:
     def requests(self, endpoint: str) -> list[dict[str, Any]]:
         """Return the requests it got at an endpoint."""
         return [seen for seen in self.control("GET", "journal")["requests"] if seen["endpoint"] == endpoint]
+
+    def healed(self) -> list[str]:
+        """Return the numbers that it was asked to heal, in the order of the requests; each goes by its id."""
+        number_of = {did["did_id"]: number for number, did in self.control("GET", "fleet")["dids"].items()}
+        return [number_of[request["body"]["did_id"]] for request in self.requests("call_ready")]
 
 
 @contextmanager

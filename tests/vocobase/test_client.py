@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from exporter import errors
+from exporter.clock import Lease
 from exporter.errors import ApiError, QuotaError, RateLimitedError, RejectedError
-from exporter.vocobase import parse_connections, parse_sync
+from exporter.vocobase import RequestBudget, VocobaseClient, parse_connections, parse_sync
 from tests.support.api import KEY, Requests, Scripted, api_config, client_of, simulated
-from tests.support.clock import ManualClock
+from tests.support.clock import ManualClock, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine, Mapping
+
+    from exporter.vocobase.client import Reservation
 
 FAR = 1e6
+FAST = 60_000  # requests a minute: nothing waits for its place for long
 SYNC = "voicelink/sync"
 CONNECTIONS = "telephony/connections"
 
@@ -26,6 +32,25 @@ CONNECTIONS = "telephony/connections"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@contextlib.asynccontextmanager
+async def reserved(
+    clock: ManualClock, client: VocobaseClient, body: Mapping[str, Any], *, patience: float = 60.0, step: float = 0.001
+) -> AsyncIterator[Reservation]:
+    """Reserve a write and wait for its turn, turning the clock until there are its place, connection and turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        deadline = clock.monotonic() + patience
+
+        async def wait() -> Reservation:
+            reservation = await stack.enter_async_context(client.reserve(body, deadline=deadline))
+            await reservation.turn(deadline)
+            return reservation
+
+        waiting = asyncio.ensure_future(wait())
+        while not waiting.done():
+            await clock.advance(step)
+        yield await waiting
 
 
 async def finish(clock: ManualClock, work: Coroutine[Any, Any, bytearray]) -> bytearray:
@@ -149,7 +174,7 @@ async def test_retries_wait_a_little_and_never_past_the_deadline() -> None:
     simulator, transport = simulated()
     simulator.add_fault("status:sync:status=500")
     clock = ManualClock()
-    async with client_of(api_config(), transport=transport, clock=clock) as client:
+    async with client_of(api_config(), transport=transport, clock=clock, per_minute=6000) as client:
         with pytest.raises(errors.ServerError):
             await finish(clock, client.sync(None, deadline=0))
         assert (len(simulator.requests()), clock.monotonic()) == (1, 0.125)
@@ -346,25 +371,82 @@ async def test_who_observes_hears_how_long_each_request_took() -> None:
     assert requests.done == [("main", CONNECTIONS, "200", 2.5)]
 
 
-async def allow() -> bool:
-    return True
+CALL_READY = "voicelink/call-ready"
 
 
-async def refuse() -> bool:
-    return False
-
-
-async def test_a_write_is_sent_when_the_gate_allows_and_not_otherwise() -> None:
+async def test_a_write_leaves_when_it_is_sent_and_not_otherwise() -> None:
     simulator, transport = simulated(dids=1)
     body = {"did_number": simulator.numbers[0]}
-    requests = Requests()
-    async with client_of(api_config(), transport=transport, requests=requests) as client:
-        assert await client.call_ready(body, deadline=FAR, gate=refuse) is None
+    clock, requests = ManualClock(), Requests()
+    async with client_of(api_config(), transport=transport, clock=clock, requests=requests, per_minute=FAST) as client:
+        async with reserved(clock, client, body) as reservation:
+            assert client.budget.remaining == FAST - 1
+            await settle()
+            assert not reservation.left
         assert (simulator.requests(), simulator.writes.heals, requests.done) == ([], 0, [])
-        assert await client.call_ready(body, deadline=FAR, gate=allow)
+        assert client.budget.remaining == FAST  # its place is free at once
+        async with reserved(clock, client, body) as reservation:
+            reply = await reservation.send(Lease.begin(clock, 5.0))
+            assert reservation.left
+    assert (reply.status, b'"ready"' in reply.body) == (200, True)
     (seen,) = simulator.requests()
     assert (seen.method, seen.path, seen.query, seen.body) == ("POST", "/api/v2/voicelink/call-ready", {}, body)
     assert simulator.writes.heals == 1
+    assert [(endpoint, status) for _, endpoint, status, _ in requests.done] == [(CALL_READY, "200")]
+
+
+async def test_a_write_whose_lease_is_over_never_leaves() -> None:
+    simulator, transport = simulated(dids=1)
+    clock, requests = ManualClock(), Requests()
+    async with (
+        client_of(api_config(), transport=transport, clock=clock, requests=requests, per_minute=FAST) as client,
+        reserved(clock, client, {"did_number": simulator.numbers[0]}) as reservation,
+    ):
+        lease = Lease.begin(clock, 5.0)
+        await clock.advance(5.0)
+        with pytest.raises(errors.LeaseExpiredError) as caught:
+            await reservation.send(lease)
+        assert not reservation.left
+    assert str(caught.value) == (
+        "more than 5 s after the claim (5.0 s passed by the monotonic clock), so the request was not sent"
+    )
+    assert (simulator.requests(), requests.done) == ([], [])
+
+
+async def test_a_write_whose_turn_is_over_never_leaves() -> None:
+    simulator, transport = simulated(dids=1)
+    clock = ManualClock()
+    async with (
+        client_of(api_config(), transport=transport, clock=clock, per_minute=FAST) as client,
+        reserved(clock, client, {"did_number": simulator.numbers[0]}) as reservation,
+    ):
+        await clock.advance(5.1)
+        with pytest.raises(errors.LeaseExpiredError) as caught:
+            await reservation.send(Lease.begin(clock, 5.0))
+        assert not reservation.left
+    assert str(caught.value) == "its turn in the request budget was over before the request left"
+    assert simulator.requests() == []
+
+
+async def test_a_write_whose_lease_ends_after_its_headers_has_no_body() -> None:
+    clock, bodies = ManualClock(), list[bytes]()
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        clock.set_by(60.0)  # the machine was suspended just then
+        bodies.append(await request.aread())
+        return httpx.Response(200)
+
+    async with (
+        client_of(api_config(), transport=Scripted(handle), clock=clock, per_minute=FAST) as client,
+        reserved(clock, client, {}) as reservation,
+    ):
+        with pytest.raises(errors.BrokenAnswerError) as caught:
+            await reservation.send(Lease.begin(clock, 5.0))
+        assert reservation.left
+    assert str(caught.value) == (
+        "the request was cut off before its body: 60.0 s passed by the wall clock since the claim"
+    )
+    assert bodies == []
 
 
 @pytest.mark.parametrize(
@@ -375,8 +457,86 @@ async def test_a_write_that_fails_is_never_sent_again(fault: str, kind: type[Rej
     simulator, transport = simulated(dids=1)
     simulator.add_fault(fault)
     clock = ManualClock()
-    async with client_of(api_config(), transport=transport, clock=clock) as client:
-        with pytest.raises(kind):
-            await client.call_ready({"did_number": simulator.numbers[0]}, deadline=FAR, gate=allow)
+    async with client_of(api_config(), transport=transport, clock=clock, per_minute=FAST) as client:
+        async with reserved(clock, client, {"did_number": simulator.numbers[0]}) as reservation:
+            with pytest.raises(kind):
+                await reservation.send(Lease.begin(clock, 5.0))
         await clock.advance(3600)
     assert len(simulator.requests()) == 1
+
+
+async def test_a_transport_that_tries_a_write_again_is_stopped() -> None:
+    moments: list[str] = []
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        moments.append("sent")
+        await request.extensions["trace"]("http11.send_request_headers.started", {"request": request})
+        moments.append("sent again")
+        return httpx.Response(200)
+
+    clock = ManualClock()
+    async with (
+        client_of(api_config(), transport=Scripted(handle), clock=clock, per_minute=FAST) as client,
+        reserved(clock, client, {}) as reservation,
+    ):
+        with pytest.raises(errors.NotSentError):
+            await reservation.send(Lease.begin(clock, 5.0))
+    assert moments == ["sent"]
+
+
+class Silent(httpx.AsyncBaseTransport):
+    """Transport that reports no moments, and sends whatever it is given at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        async for piece in cast("httpx.AsyncByteStream", request.stream):
+            self.sent.append(piece)
+        return httpx.Response(200)
+
+
+async def test_a_transport_that_does_not_ask_gets_no_body_before_the_write_may_leave() -> None:
+    transport, clock = Silent(), ManualClock()
+    client = VocobaseClient(
+        api_config(),
+        "main",
+        SecretStr(KEY),
+        budget=RequestBudget(FAST, clock),
+        observer=Requests(),
+        clock=clock,
+        transport=lambda _: transport,
+    )
+    with pytest.raises(errors.NotSentError):
+        async with reserved(clock, client, {"did_id": 812}):
+            pass
+    await client.aclose()
+    assert transport.sent == []
+
+
+async def test_a_write_waits_for_its_place_no_longer_than_it_may_and_holds_none_then() -> None:
+    simulator, transport = simulated(dids=1)
+    clock, requests = ManualClock(), Requests()
+    async with client_of(api_config(), transport=transport, clock=clock, requests=requests) as client:
+        client.budget.pause(30.0)
+        with pytest.raises(QuotaError):
+            async with reserved(clock, client, {"did_number": simulator.numbers[0]}, patience=20.0, step=0.5):
+                pass
+        assert 20.0 <= clock.monotonic() < 30.0
+        await clock.advance(3600)
+        assert client.budget.remaining == 60
+    assert (simulator.requests(), requests.done) == ([], [])
+
+
+@pytest.mark.parametrize("accepted", [200, 201, 202])
+async def test_a_write_is_accepted_by_three_statuses(accepted: int) -> None:
+    async def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(accepted, json={})
+
+    clock = ManualClock()
+    async with (
+        client_of(api_config(), transport=Scripted(handle), clock=clock, per_minute=FAST) as client,
+        reserved(clock, client, {}) as reservation,
+    ):
+        reply = await reservation.send(Lease.begin(clock, 5.0))
+    assert (reply.status, bytes(reply.body)) == (accepted, b"{}")

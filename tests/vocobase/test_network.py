@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from exporter.clock import SystemClock
+from exporter.clock import Lease, SystemClock
 from exporter.errors import (
     ApiError,
     ApiTimeoutError,
+    AuthError,
     BrokenAnswerError,
+    ConflictError,
     ConnectError,
+    ForbiddenError,
     RateLimitedError,
     RedirectError,
+    RejectedError,
+    ServerError,
     StartupError,
     TooLargeError,
+    ValidationError,
 )
 from exporter.simulator import SimulatorOptions, create_app
 from exporter.vocobase import parse_sync, ssl_context
@@ -30,6 +36,9 @@ from tests.support.api import KEY, Requests, answering, api_config, client_of, s
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from exporter.vocobase import VocobaseClient
+    from exporter.vocobase.client import Reply
 
 SYNC = "voicelink/sync"
 
@@ -250,6 +259,60 @@ async def test_a_redirect_is_never_followed_so_the_key_stays_here() -> None:
         assert received == []
 
 
+async def write(client: VocobaseClient) -> Reply:
+    async with client.reserve({"did_id": 812}, deadline=client_deadline()) as reservation:
+        await reservation.turn(client_deadline())
+        return await reservation.send(Lease.begin(client.clock, 5.0))
+
+
+ERRORS = [
+    (b"302 Found", RedirectError),
+    (b"400 Bad Request", ValidationError),
+    (b"401 Unauthorized", AuthError),
+    (b"403 Forbidden", ForbiddenError),
+    (b"408 Request Timeout", RejectedError),
+    (b"409 Conflict", ConflictError),
+    (b"429 Too Many Requests", RateLimitedError),
+    (b"503 Service Unavailable", ServerError),
+]
+
+
+@pytest.mark.parametrize(("line", "kind"), ERRORS)
+@pytest.mark.parametrize("what", ["read", "write"])
+@pytest.mark.parametrize(
+    ("body", "within", "patience"),
+    [
+        ("never comes", 0.1, 20.0),
+        ("never comes", 20.0, 0.3),  # not even when the time for the whole answer is over first
+        ("never ends", 20.0, 20.0),
+    ],
+)
+async def test_an_error_counts_by_its_status_whatever_becomes_of_its_body(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    line: bytes,
+    kind: type[RejectedError],
+    what: str,
+    body: str,
+    within: float,
+    patience: float,
+) -> None:
+    monkeypatch.setattr("exporter.vocobase.client._ERROR_BODY_WITHIN", within)
+    clock, requests = SystemClock(), Requests()
+    answer = b"HTTP/1.1 " + line + b"\r\nContent-Length: 1000000000\r\n\r\n{"
+    answer += b" " * 65536 if body == "never ends" else b""
+    async with (
+        answering(answer, hang=body == "never comes", endless=body == "never ends") as (address, received),
+        client_of(api_config(address, timeout=patience), clock=clock, requests=requests, per_minute=60_000) as client,
+        asyncio.timeout(15),
+    ):
+        with pytest.raises(kind) as caught:
+            await (client.sync(None, deadline=clock.monotonic()) if what == "read" else write(client))
+    assert (caught.value.status, caught.value.code) == (int(line[:3]), None)
+    assert requests.statuses == [str(caught.value.status)]
+    assert len(received) == 1
+
+
 async def test_a_rate_limit_holds_even_if_its_body_never_comes() -> None:
     clock = SystemClock()
     answer = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 90\r\nContent-Length: 5\r\n\r\n{"
@@ -257,8 +320,9 @@ async def test_a_rate_limit_holds_even_if_its_body_never_comes() -> None:
         answering(answer, hang=True) as (address, received),
         client_of(api_config(address, timeout=0.3), clock=clock) as client,
     ):
-        with pytest.raises(ApiTimeoutError):
+        with pytest.raises(RateLimitedError) as caught:
             await client.sync(None, deadline=clock.monotonic())
+        assert caught.value.retry_after == 90
         assert 80 < client.budget.paused_for <= 90
     assert len(received) == 1
 
@@ -279,7 +343,7 @@ async def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
     requests = Requests()
     async with served_simulator() as (simulator, base_url):
         simulator.add_fault("hang:count=1")
-        async with client_of(api_config(base_url), requests=requests, per_minute=2) as client:
+        async with client_of(api_config(base_url), requests=requests) as client:
             waiting = asyncio.create_task(client.sync(None, deadline=client_deadline()))
             async with asyncio.timeout(10):
                 while not simulator.requests():  # noqa: ASYNC110 - the simulator has no event for it
@@ -287,6 +351,6 @@ async def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert client.budget.remaining == 1
+            assert client.budget.remaining == client.budget.per_minute - 1
             await client.sync(None, deadline=client_deadline())
     assert requests.statuses == ["error", "200"]

@@ -18,6 +18,7 @@ from exporter.parts import Exporter
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.web import Server, create_site, open_sockets
 from tests.support.http import Reply, ask
+from tests.support.transport import over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -128,7 +129,7 @@ def _starting() -> Iterator[Callable[..., Web]]:
             running: list[Server] = []
 
             async def live() -> None:
-                exporter = Exporter(settings, transport=httpx.ASGITransport(app))
+                exporter = Exporter(settings, transport=over(httpx.ASGITransport(app)))
                 exporter.exposition.refresh_own()
                 web.exporter = exporter
                 heals = asyncio.create_task(exporter.controller.run()) if healing else None

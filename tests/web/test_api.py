@@ -88,7 +88,7 @@ def test_one_number_has_its_past(healed: Web) -> None:
     assert one == ok(healed.get("/api/v1/dids/%2B918011223345")) == ok(healed.get("/api/v1/dids/did:801"))
     (did,) = one["data"]
     assert (did["phone_number"], did["state"], did["heal"], did["current"]) == (TWO, "READY", "probation", True)
-    assert did["heal_reason"] == "mended, and watched for 1h"
+    assert did["heal_reason"] == "repaired; on probation for 1h"
     assert [(change["old"], change["new"]) for change in one["transitions"]] == [
         *(("NO_BOT", "READY"), ("READY", "NO_BOT"), (None, "READY"))
     ]

@@ -230,7 +230,7 @@ def test_a_healed_number_is_shown_with_its_steps_and_its_states(start: Start, tm
     assert "succeeded" in text
     assert "2 complete polls without the issue" in text
     assert "ensure_bot done bot created" in text
-    assert "mended, and watched for 1h" in text
+    assert "repaired; on probation for 1h" in text
     assert re.search(r'<rect class="bad" x="\d', reply.text)
     assert re.search(r"NO_BOT .*READY", text)
     assert TWO in text_of(web.get("/").text.partition("Last heals")[2].partition("</details>")[0].join(["<body>", ""]))

@@ -13,12 +13,13 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from exporter.accounts import account_runtimes
 from exporter.app import Listening, end, run_until_stopped, serve
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings, parse_address
 from exporter.errors import StartupError
 from exporter.heal.controller import Controller
-from exporter.parts import Exporter, build_fingerprints
+from exporter.parts import Exporter
 from exporter.simulator import SimulatorOptions, create_app, simulator_of
 from exporter.store import Store
 from exporter.web import Server, open_sockets
@@ -165,11 +166,9 @@ async def test_a_part_that_breaks_at_its_end_leaves_the_others_theirs(tmp_path: 
     breaking = Breaking(
         chosen.config,
         Store(chosen.config),
-        exporter.clients.of_account,
-        exporter.poller.watches,
+        account_runtimes(chosen, exporter.clients.of_account, exporter.poller.watches),
         annotator=exporter.poller,
         observer=exporter.telemetry,
-        fingerprints=build_fingerprints(chosen),
         clock=SystemClock(),
     )
     await exporter.controller.stop()

@@ -1,17 +1,37 @@
-"""The policy, row by row: what an observation is, and when each state is left."""
+"""Decisions about one DID, row by row: what an observation is, and when each state is left."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from exporter.config.schema import ConfiguredDid, Heal
-from exporter.heal import policy
-from exporter.heal.policy import Kind, Move, Resolve, Send, Track
-from exporter.model import MISSING, READY, Did, Entry, HealState, Outcome, Target
+from exporter.heal import decide as deciding
+from exporter.heal.aftermath import after_move
+from exporter.heal.decide import (
+    Decision,
+    Kind,
+    Move,
+    Observation,
+    Resolve,
+    Send,
+    Track,
+    advance,
+    classify,
+    judged_by,
+    request_body,
+    started_after,
+)
+from exporter.model import MISSING, READY, Did, Entry, HealState, Target
 from exporter.store.records import Attempt, Counts, DidRecord, Status
+from exporter.vocobase import parse_sync
+from tests.support.fleet import EVERYTHING, fleet_of, polled, shown, watch
+
+if TYPE_CHECKING:
+    from exporter.snapshots import Watch
 
 NOW = 1_800_000_000.0
 NUMBER = "+918011223344"
@@ -35,6 +55,10 @@ def attempt(status: Status = Status.VERIFYING, **more: Any) -> Attempt:  # noqa:
     return Attempt(7, NUMBER, "main", CONNECTION, status, "token", "me", ("NO_BOT",), {}, **values)
 
 
+def record(state: HealState, **more: Any) -> DidRecord:  # noqa: ANN401 - any field
+    return DidRecord(NUMBER, "main", CONNECTION, state, **{"version": 3, "reason": "so it is", **more})
+
+
 def decide(
     seen_did: Did | None,
     track: Track,
@@ -44,10 +68,10 @@ def decide(
     config: Heal = HEAL,
     configured: ConfiguredDid | None = None,
     now: float = NOW,
-) -> policy.Decision:
-    return policy.decide(
+) -> Decision:
+    return deciding.decide(
         seen_did,
-        policy.observe(seen_did, configured, config),
+        classify(seen_did, configured, config.issues),
         track,
         record or DidRecord(NUMBER),
         counts or Counts(),
@@ -58,6 +82,7 @@ def decide(
     )
 
 
+UNMAPPED = "no client is mapped; map one at VoiceLink, or name client_id in the configuration of this DID"
 CONFIRMED = Track(broken_polls=3, broken_for=120.0, broken_since=NOW - 120)
 
 
@@ -79,20 +104,24 @@ CONFIRMED = Track(broken_polls=3, broken_for=120.0, broken_since=NOW - 120)
         (did(READY, "NO_BOT"), None, Kind.OTHER, "the API says READY and names an issue at once"),
         (did("NO_BOT", repeated=True), None, Kind.OTHER, "the API lists it more than once"),
         (did("NO_BOT", did_id=None), None, Kind.OTHER, "the API names no purchased DID for it"),
+        (did("NO_BOT", expired=None), None, Kind.OTHER, "the API does not say whether it is expired"),
         (did("NO_BOT", expired=True), None, Kind.OTHER, "it is expired at VoiceLink; renew it there"),
-        (did("NO_BOT", client_id=None), None, Kind.OTHER, "no client is mapped"),
-        (did("NO_BOT", client_id=None), ConfiguredDid(did_number=NUMBER), Kind.OTHER, "no client is mapped"),
+        (did("NO_BOT", client_id=None), None, Kind.OTHER, UNMAPPED),
+        (did("NO_BOT", client_id=None), ConfiguredDid(did_number=NUMBER), Kind.OTHER, UNMAPPED),
         (did("NO_BOT", client_id=None), ConfiguredDid(did_number=NUMBER, client_id=4), Kind.HEALABLE, ""),
     ],
 )
 def test_an_observation_is_clean_healable_or_other(
     seen: Did | None, configured: ConfiguredDid | None, kind: Kind, why: str
 ) -> None:
-    observed = policy.observe(seen, configured, HEAL)
+    observed = classify(seen, configured, HEAL.issues)
 
-    assert observed.kind is kind
-    assert observed.why_not.startswith(why)
-    assert bool(observed.why_not) == (kind is Kind.OTHER)
+    assert (observed.kind, observed.why_not) == (kind, why)
+
+
+def test_what_is_not_healable_has_its_issues_all_the_same() -> None:
+    assert classify(did("NO_BOT", "NO_BOT", "NO_VOCOBASE_AGENT", expired=True), None, HEAL.issues).issues == ("NO_BOT",)
+    assert classify(did(READY), None, HEAL.issues) == Observation(Kind.CLEAN, (), "")
 
 
 @pytest.mark.parametrize(
@@ -110,17 +139,78 @@ def test_an_observation_is_clean_healable_or_other(
 def test_a_request_says_only_what_the_configuration_of_that_did_names(
     configured: ConfiguredDid | None, more: dict[str, object]
 ) -> None:
-    ours = {"did_number": NUMBER[1:], "connection_id": CONNECTION}
+    ours = {"did_id": 812, "connection_id": CONNECTION}
 
-    assert policy.request_body(did(), TARGET, configured) == ours | more
-    assert policy.request_body(did(), Target("main"), configured) == {"did_number": NUMBER[1:]} | more
+    assert request_body(did(), TARGET, configured) == ours | more
+    assert request_body(did(), Target("main"), configured) == {"did_id": 812} | more
+
+
+def heard(**remote: object) -> Entry:
+    """Return the entry of an answer in which VoiceLink's own part of a broken DID says no more than that."""
+    part = {"client_id": 415, "is_expired": False, **remote}
+    said = {"phone_number": NUMBER, "state": "NO_BOT", "issues": ["NO_BOT"], "remote_did": part}
+    [found] = parse_sync(json.dumps({"success": True, "data": {"readiness": [said]}}).encode()).entries
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ({"did_id": 812, "did_number": "918011223344"}, {"did_id": 812}),
+        ({"did_id": "812", "did_number": ""}, {"did_id": 812}),
+        ({"did_number": "918011223344"}, {"did_number": "918011223344"}),
+        ({"did_id": None, "did_number": "918011223344"}, {"did_number": "918011223344"}),
+        ({"did_id": 0, "did_number": "918011223344"}, {"did_number": "918011223344"}),
+        ({"did_id": None, "did_number": ""}, None),  # it was named once, but is not any more
+    ],
+)
+@pytest.mark.parametrize("watched", [EVERYTHING, watch(812)])
+def test_a_did_goes_by_its_id_as_this_very_poll_named_it_and_by_its_number_only_without_one(
+    watched: Watch, said: dict[str, Any], names: dict[str, Any] | None
+) -> None:
+    fleet = polled(fleet_of(TARGET), TARGET, heard(did_id=812), by=watched)
+    seen = shown(polled(fleet, TARGET, heard(**said), by=watched), TARGET)[NUMBER]
+
+    observation = classify(seen, watched.find(seen.entry), HEAL.issues)
+
+    assert observation.why_not == ("" if names else "the API names no purchased DID for it")
+    if names:
+        assert request_body(seen, Target("main"), None) == names
+
+
+# By which issues a DID is judged
+
+WIDER = Heal(issues=("NO_BOT", "ROUTING_MISSING", "NO_VOCOBASE_AGENT"))
+NARROWER = Heal(issues=("ROUTING_MISSING",))
+BOTH = ("NO_BOT", "ROUTING_MISSING")
+
+
+@pytest.mark.parametrize("config", [HEAL, WIDER, NARROWER])
+def test_an_open_attempt_is_judged_by_the_issues_that_its_maker_heals(config: Heal) -> None:
+    judged = judged_by(DidRecord(NUMBER), attempt(heal_issues=("NO_BOT",)), config)
+
+    assert judged == ("NO_BOT",)
+
+
+def test_an_open_attempt_that_does_not_say_is_judged_by_what_it_was_made_for_and_what_is_healed_here() -> None:
+    assert judged_by(DidRecord(NUMBER), attempt(), NARROWER) == ("NO_BOT", "ROUTING_MISSING")
+
+
+@pytest.mark.parametrize("state", [HealState.PROBATION, HealState.BACKOFF, HealState.QUARANTINED])
+def test_what_followed_from_an_attempt_is_judged_by_its_issues_as_well(state: HealState) -> None:
+    assert set(judged_by(record(state, heal_issues=("NO_BOT",)), None, NARROWER)) == set(BOTH)
+    assert judged_by(record(state), None, NARROWER) == ("ROUTING_MISSING",)
+
+
+def test_a_did_about_which_nothing_is_known_is_judged_by_what_is_healed_here() -> None:
+    assert judged_by(record(HealState.IDLE, heal_issues=("NO_BOT",)), None, NARROWER) == ("ROUTING_MISSING",)
 
 
 # Following a DID from poll to poll
 
 
 def follow(track: Track, seen_did: Did | None, passed: float, open_attempt: Attempt | None = None) -> Track:
-    return policy.follow(track, policy.observe(seen_did, None, HEAL), NOW, passed, open_attempt)
+    return advance(track, classify(seen_did, None, HEAL.issues), NOW, passed, open_attempt)
 
 
 def test_broken_polls_are_counted_and_timed_from_the_first() -> None:
@@ -166,7 +256,7 @@ def test_nothing_is_verified_before_there_is_an_answer(status: Status) -> None:
     ],
 )
 def test_only_polls_that_began_after_the_answer_count(known: dict[str, Any], started: float, counts: bool) -> None:  # noqa: FBT001
-    assert policy.started_after(attempt(**known), started) is counts
+    assert started_after(attempt(**known), started) is counts
 
 
 # Idle and pending
@@ -189,7 +279,7 @@ def test_a_did_is_sent_when_it_was_broken_for_long_enough_in_enough_polls(
 def test_what_is_sent_names_the_issues_and_since_when() -> None:
     decision = decide(did("NO_BOT", "NO_BOT", "NO_VOCOBASE_AGENT"), CONFIRMED)
 
-    body = {"did_number": NUMBER[1:], "connection_id": CONNECTION}
+    body = {"did_id": 812, "connection_id": CONNECTION}
     assert decision.action == Send(NUMBER, ("NO_BOT",), body, NOW - 120)
 
 
@@ -279,10 +369,6 @@ def test_time_in_which_polls_failed_does_not_count_against_an_attempt() -> None:
 # Probation, backoff, quarantine
 
 
-def record(state: HealState, **more: Any) -> DidRecord:  # noqa: ANN401 - any field
-    return DidRecord(NUMBER, "main", CONNECTION, state, **{"version": 3, "reason": "so it is", **more})
-
-
 @pytest.mark.parametrize(("seconds", "leaves"), [(3599.9, False), (3600.0, True)])
 @pytest.mark.parametrize("state", [HealState.PROBATION, HealState.QUARANTINED])
 def test_probation_and_quarantine_end_when_clean_for_long_enough(
@@ -296,7 +382,7 @@ def test_probation_and_quarantine_end_when_clean_for_long_enough(
     assert (decision.action is not None) is leaves
     if isinstance(decision.action, Move):
         assert decision.action.state is HealState.IDLE
-        after = policy.after_move(decision.action, attempts=Counts(), config=HEAL, now=NOW, jitter=0)
+        after = after_move(decision.action, attempts=Counts(), config=HEAL, now=NOW, jitter=0)
         assert (after.state, after.failures, after.forgotten_at) == (HealState.IDLE, 0, NOW)
 
 
@@ -313,9 +399,9 @@ def test_a_did_that_breaks_within_probation_relapses_into_backoff_with_its_attem
 
     assert isinstance(decision.action, Move)
     assert decision.action.relapse
-    once = policy.after_move(decision.action, attempts=Counts(charged=(NOW,)), config=HEAL, now=NOW, jitter=0)
+    once = after_move(decision.action, attempts=Counts(charged=(NOW,)), config=HEAL, now=NOW, jitter=0)
     assert (once.state, once.until, once.failures, once.forgotten_at) == (HealState.BACKOFF, NOW + 600, 1, 5.0)
-    often = policy.after_move(decision.action, attempts=Counts(charged=(NOW,) * 3), config=HEAL, now=NOW, jitter=0)
+    often = after_move(decision.action, attempts=Counts(charged=(NOW,) * 3), config=HEAL, now=NOW, jitter=0)
     assert often.state is HealState.QUARANTINED
 
 
@@ -342,73 +428,8 @@ def test_backoff_ends_with_its_time_or_when_the_did_mends_by_itself(
 
     assert (action.state if isinstance(action, Move) else None) is becomes
     if isinstance(action, Move):
-        after = policy.after_move(action, attempts=Counts(), config=HEAL, now=now, jitter=0)
+        after = after_move(action, attempts=Counts(), config=HEAL, now=now, jitter=0)
         assert (after.failures, after.forgotten_at) == (2, 0.0)  # nothing is forgotten yet
-
-
-@pytest.mark.parametrize(
-    ("failures", "jitter", "seconds"),
-    [
-        (1, 0.0, 600),
-        (2, 0.0, 1200),
-        (3, 0.0, 2400),
-        (6, 0.0, 19200),
-        (7, 0.0, 21600),
-        (99, 0.0, 21600),
-        (1, 1.0, 750),
-        (99, 1.0, 27000),
-    ],
-)
-def test_backoff_doubles_up_to_its_longest_plus_jitter(failures: int, jitter: float, seconds: float) -> None:
-    assert policy.backoff_seconds(HEAL, failures, jitter) == seconds
-
-
-# After an attempt
-
-
-def after_end(outcome: Outcome, *, charged: int, known: DidRecord | None = None, **more: bool) -> DidRecord:
-    return policy.after_end(
-        known or DidRecord(NUMBER),
-        Counts(charged=(NOW,) * charged),
-        outcome,
-        config=HEAL,
-        now=NOW,
-        jitter=0,
-        reason="so it is",
-        **{"quarantine": False, "backoff": True, **more},
-    )
-
-
-def test_a_verified_attempt_leads_to_probation_and_keeps_the_count() -> None:
-    after = after_end(Outcome.SUCCEEDED, charged=3, known=record(HealState.BACKOFF, failures=2, until=NOW))
-
-    assert (after.state, after.failures, after.until, after.forgotten_at) == (HealState.PROBATION, 0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("charged", "state"), [(1, HealState.BACKOFF), (2, HealState.BACKOFF), (3, HealState.QUARANTINED)]
-)
-@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.AMBIGUOUS, Outcome.REJECTED])
-def test_the_last_attempt_that_did_not_help_leads_to_quarantine(
-    outcome: Outcome, charged: int, state: HealState
-) -> None:
-    assert after_end(outcome, charged=charged).state is state
-
-
-def test_backoff_counts_the_failures_since_the_last_verified_heal() -> None:
-    after = after_end(Outcome.FAILED, charged=1, known=record(HealState.IDLE, failures=2))
-
-    assert (after.failures, after.until) == (3, NOW + 2400)
-
-
-def test_an_answer_that_blames_our_request_quarantines_at_once() -> None:
-    assert after_end(Outcome.REJECTED, charged=1, quarantine=True).state is HealState.QUARANTINED
-
-
-def test_an_answer_that_is_not_the_dids_fault_leaves_it_idle() -> None:
-    after = after_end(Outcome.REJECTED, charged=0, backoff=False)
-
-    assert (after.state, after.until, after.failures) == (HealState.IDLE, 0.0, 0)
 
 
 def test_attempts_that_are_the_most_by_now_quarantine() -> None:
@@ -417,5 +438,130 @@ def test_attempts_that_are_the_most_by_now_quarantine() -> None:
 
     assert isinstance(decision.action, Move)
     assert decision.action.state is HealState.QUARANTINED
-    after = policy.after_move(decision.action, attempts=Counts(), config=config, now=NOW, jitter=0.0)
+    after = after_move(decision.action, attempts=Counts(), config=config, now=NOW, jitter=0.0)
     assert (after.state, after.reason) == (HealState.QUARANTINED, "2 attempts in 1d")
+
+
+# What each decision says
+
+
+def moved(known: DidRecord, state: HealState, why: str, *, relapse: bool = False) -> Decision:
+    return Decision(NUMBER, state, why, Move(known, state, why, relapse))
+
+
+def test_each_decision_names_its_did_its_state_and_why() -> None:
+    idle, probation = record(HealState.IDLE), record(HealState.PROBATION)
+    backoff, quarantined = record(HealState.BACKOFF, until=NOW + 600), record(HealState.QUARANTINED)
+    two = Track(broken_polls=2, broken_for=60.0, broken_since=NOW - 60)
+    clean = Track(clean_polls=60, clean_for=3600.0)
+    both = did("NO_BOT", "NO_BOT", "ROUTING_MISSING")
+    send = Send(NUMBER, ("NO_BOT", "ROUTING_MISSING"), {"did_id": 812, "connection_id": CONNECTION}, NOW - 120, 3)
+    for known, seen, track, expected in (
+        (idle, did(READY), Track(clean_polls=1), Decision(NUMBER, HealState.IDLE, "nothing to heal")),
+        (
+            idle,
+            did("NO_BOT", expired=True),
+            CONFIRMED,
+            Decision(NUMBER, HealState.IDLE, "not healable: it is expired at VoiceLink; renew it there"),
+        ),
+        (
+            idle,
+            both,
+            two,
+            Decision(NUMBER, HealState.PENDING, "NO_BOT, ROUTING_MISSING in 2 of 3 complete polls, for 60 s of 2m"),
+        ),
+        (idle, both, CONFIRMED, Decision(NUMBER, HealState.PENDING, "NO_BOT, ROUTING_MISSING confirmed", send)),
+        (
+            quarantined,
+            did(),
+            CONFIRMED,
+            Decision(
+                NUMBER,
+                HealState.QUARANTINED,
+                f"quarantined: so it is; lift it with heal release {NUMBER} --reason TEXT",
+            ),
+        ),
+        (quarantined, did(READY), clean, moved(quarantined, HealState.IDLE, "clean for 1h, so it leaves quarantine")),
+        (
+            probation,
+            did(READY),
+            Track(clean_polls=1),
+            Decision(NUMBER, HealState.PROBATION, "repaired; on probation for 1h"),
+        ),
+        (probation, did(READY), clean, moved(probation, HealState.IDLE, "clean for 1h: its attempts are forgotten")),
+        (
+            probation,
+            both,
+            two,
+            moved(probation, HealState.BACKOFF, "broken again (NO_BOT, ROUTING_MISSING)", relapse=True),
+        ),
+        (
+            backoff,
+            did(),
+            CONFIRMED,
+            Decision(NUMBER, HealState.BACKOFF, "in backoff for another 600 s: so it is"),
+        ),
+        (backoff, did(READY), Track(clean_polls=2), moved(backoff, HealState.PROBATION, "recovered by itself")),
+    ):
+        assert decide(seen, track, known) == expected
+    assert decide(did(), CONFIRMED, backoff, now=NOW + 600) == moved(backoff, HealState.IDLE, "backoff is over")
+
+
+def test_each_decision_on_an_attempt_names_its_did_its_state_and_why() -> None:
+    verifying, idle = attempt(), record(HealState.IDLE)
+    for open_attempt, track, expected in (
+        (
+            attempt(Status.SENT),
+            Track(),
+            Decision(NUMBER, HealState.IN_FLIGHT, "a request is under way since 08:00:00 UTC"),
+        ),
+        (
+            verifying,
+            Track(attempt=7),
+            Decision(NUMBER, HealState.VERIFYING, "sent; 2 complete polls without the issue will tell"),
+        ),
+        (
+            verifying,
+            Track(attempt=7, clean_polls=2),
+            Decision(
+                NUMBER,
+                HealState.VERIFYING,
+                "the polls see it repaired",
+                Resolve(verifying, succeeded=True, reason="2 complete polls without the issue"),
+            ),
+        ),
+        (
+            verifying,
+            Track(attempt=7, unresolved_for=600.0),
+            Decision(
+                NUMBER,
+                HealState.VERIFYING,
+                "the polls still see the issue",
+                Resolve(verifying, succeeded=False, reason="not repaired within 10m of complete polls"),
+            ),
+        ),
+    ):
+        assert decide(did(), track, idle, Counts(open=open_attempt)) == expected
+
+
+def test_what_is_not_sent_says_why() -> None:
+    observing = Heal.model_validate({"mode": "observe"})
+    decision = decide(did(), CONFIRMED, record(HealState.IDLE), Counts(would_at=NOW - 60), config=observing)
+    assert decision == Decision(NUMBER, HealState.PENDING, "observe mode would have sent within the last hour")
+    once = Heal.model_validate({"max_attempts": 1})
+    known = record(HealState.IDLE)
+    decision = decide(did(), CONFIRMED, known, Counts(charged=(NOW - 60,)), config=once)
+    assert decision == moved(known, HealState.QUARANTINED, "1 attempts in 1d")
+
+
+def test_an_answer_makes_everything_count_anew_but_since_when_it_is_broken() -> None:
+    before = Track(broken_polls=3, broken_for=120.0, broken_since=NOW - 120)
+    assert follow(before, did(), 60.0, attempt()) == Track(broken_polls=1, broken_since=NOW - 120, attempt=7)
+
+
+def test_clean_time_is_counted_from_poll_to_poll() -> None:
+    track = follow(Track(), did(READY), 60.0)
+    assert track.clean_for == 0
+    track = follow(track, did(READY), 60.0)
+    track = follow(track, did(READY), 45.0)
+    assert (track.clean_polls, track.clean_for) == (3, 105.0)
