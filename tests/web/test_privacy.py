@@ -99,7 +99,7 @@ def test_a_person_who_pauses_over_a_number_names_none(hashed: Web) -> None:
     hashed.exporter.archive._store.ledger.pause(f"ask {HEALED} first", 0.0)  # noqa: SLF001 - as `heal pause` does
     hashed.heal(1)
     page = hashed.get("/").text
-    assert "paused: ask (hidden) first" in page
+    assert "ask (hidden) first" in page
     assert_no_number(page)
     assert_no_number(hashed.get("/api/v1/targets").text)
 
