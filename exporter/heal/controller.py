@@ -128,7 +128,7 @@ class Controller:
         self._unresolved: set[str] = set()  # accounts with open attempts, as of the last tick
         self._unobserved: tuple[Attempt, ...] = ()
         self._failures = FailureLog(clock)
-        self._started = dict.fromkeys(self._accounts, clock.monotonic())  # when healing of each account began
+        self._started: dict[str, float] = {}  # by account, when its facts were read first: what was there is of before
         self._began = self._pruned = clock.monotonic()
 
     # What others call
@@ -156,7 +156,7 @@ class Controller:
         same = {name for name, account in after.items() if before.get(name) == account}
         self._heal, self._retention = config.heal, config.store.retention.total_seconds()
         self._accounts = {name: before[name] if name in same else account for name, account in after.items()}
-        self._started |= dict.fromkeys(after.keys() - same, self._clock.monotonic())
+        self._started = {name: started for name, started in self._started.items() if name in same}
         self._worker.executor.submit(self._store.count_within, config.heal.attempts_window.total_seconds())
         for _ in range(self._queue.qsize()):  # polls that were seen by the old configuration go by unseen
             poll = self._queue.get_nowait()
@@ -229,16 +229,17 @@ class Controller:
         """Give a sign of life, look after what was left behind, and show which guards hold now."""
         try:
             await self._open()
-            ledger, now = self._store.ledger, self._clock.time()
-            for attempt in await self._worker.call(ledger.alive, now, self._sender.unfinished):
-                self._count(attempt, Outcome.NOT_SENT)
             for attempt, result in await self._sender.record_rest():
                 if result.outcome:
                     self._count(attempt, result.outcome)
             await self._prune()
-            await self._look_for_unobserved()
-            accounts = dict(self._accounts)
-            facts = {name: await self._look_at_account(account) for name, account in accounts.items()}
+            accounts, now = dict(self._accounts), self._clock.time()
+            credentials = tuple(each.credential for each in accounts.values())
+            beat = await self._worker.call(self._store.ledger.heartbeat, now, self._sender.unfinished, credentials)
+            for attempt in beat.released:
+                self._count(attempt, Outcome.NOT_SENT)
+            self._note_unobserved(beat.open)
+            facts = {name: await self._take_in(each, beat.accounts[each.credential]) for name, each in accounts.items()}
             self._unresolved = {name for name, each in facts.items() if each.open}
             for target, known in list(self._targets.items()):
                 account = accounts.get(target.account)
@@ -271,13 +272,12 @@ class Controller:
             await self._worker.call(self._store.ledger.prune, now - max(self._retention, counted))
             await self._worker.call(self._store.history.prune, now - self._retention)
 
-    async def _look_for_unobserved(self) -> None:
-        """Find the open attempts that no observation will end, say so, and count them."""
+    def _note_unobserved(self, every: Iterable[Attempt]) -> None:
+        """Find those of all open attempts that no observation will end, say so, and count them."""
         now = self._clock.time()
-        every = await self._worker.call(self._store.ledger.open_attempts)
         running = self._clock.monotonic() - self._began
         if running < self._heal.verify_within.total_seconds():
-            every = []  # what was left by the process before may still be polled
+            every = ()  # what was left by the process before may still be polled
         before, self._unobserved = (
             self._unobserved,
             tuple(each for each in every if is_unobserved(each, self._heal, now)),
@@ -616,7 +616,7 @@ class Controller:
             for known in self._targets.values():  # whatever happened meanwhile: look again before acting
                 known.health = replace(known.health, complete_polls=0)
         if opened is Opened.ANOTHER:  # as after a start
-            self._started = dict.fromkeys(self._accounts, self._clock.monotonic())
+            self._started = {}
             self._unresolved, self._unobserved = set(), ()
             for known in self._targets.values():
                 known.begin_anew(self._heal.mode)
@@ -633,17 +633,14 @@ class Controller:
         """Return what all replicas know, and share the pause of the account's key with them."""
         ledger = self._store.ledger
         look = await self._worker.call(ledger.look, account.credential, self._clock.time())
-        facts = await self._share_pause(account, look.account)
+        facts = await self._take_in(account, look.account)
         return look if facts is look.account else replace(look, account=facts)
 
-    async def _look_at_account(self, account: AccountRuntime) -> AccountRecord:
-        """Return what `_look` does of the account alone."""
-        facts = await self._worker.call(self._store.ledger.account, account.credential, self._clock.time())
-        return await self._share_pause(account, facts)
-
-    async def _share_pause(self, account: AccountRuntime, facts: AccountRecord) -> AccountRecord:
+    async def _take_in(self, account: AccountRuntime, facts: AccountRecord) -> AccountRecord:
         """Share the pause of the account's key, lift a latch that is over, and return the facts as they are then."""
         now, budget, ledger = self._clock.time(), account.client.budget, self._store.ledger
+        if self._accounts.get(account.account.name) is account:
+            self._started.setdefault(account.account.name, self._clock.monotonic())
         left = facts.key_paused_until - now
         if left > 0:
             budget.pause(left)
@@ -667,7 +664,10 @@ class Controller:
     # Showing
 
     def _ramp_start(self, account: AccountRuntime) -> float:
-        """Return when this process began to heal an account, by the wall clock as it is set now."""
+        """Return when this process began to heal an account, by the wall clock as it is set now.
+
+        A heal that was verified by then is of before, also where its time in the store lies in the future.
+        """
         started = self._started.get(account.account.name, self._clock.monotonic())
         return self._clock.time() - (self._clock.monotonic() - started)
 

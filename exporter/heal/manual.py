@@ -174,7 +174,7 @@ class Manual:
         )
         request = HealRequest(account, candidate.target, candidate.send, manual=True)
         try:
-            await self._worker.call(self._store.ledger.alive, self._clock.time(), self._sender.unfinished)
+            await self._worker.call(self._store.ledger.heartbeat, self._clock.time(), self._sender.unfinished)
             patience = account.client.patience
             sent = await self._sender.send(request, revise, check, patience=patience, observe=observe)
         except StoreError as error:

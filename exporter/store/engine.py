@@ -22,7 +22,7 @@ from exporter.clock import SystemClock
 from exporter.config.places import NAME_ONE, store_name
 from exporter.config.schema import masked_store_url
 from exporter.errors import NoStoreError, StoreError, StorePlaceError, StoreReplacedError, StoreVersionError
-from exporter.store.identity import make_identity, read_identity
+from exporter.store.identity import make_identity, read_identity, revise
 from exporter.store.records import Opened
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class Database:
         self._file = Path(store_name(url)) if self.engine.dialect.name == "sqlite" else None
         self._clock = clock or SystemClock()
         self._creating = False
+        self.revision: str | None = None  # of the transaction under way, or of the last one
         self._identity: str | None = None
         self._contact = 0.0  # when the store was last seen to be that one, on the monotonic clock
 
@@ -139,6 +140,13 @@ class Database:
             if self._identity is not None:
                 self._recognise(connection)
             yield connection
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Connection]:
+        """Run a transaction as `transaction` does, which gives the store another revision."""
+        with self.transaction() as connection:
+            yield connection
+            revise(connection)
 
     def open(self) -> Opened:
         """Make the store where there is none, and bring its schema up to date; later look whether it is the same.
@@ -194,6 +202,7 @@ class Database:
         found = read_identity(connection)
         if found is None:
             raise self._lost("has no identity: it was emptied, or another one was put there")
+        self.revision = found.revision
         if found.id == self._identity:
             self._contact = self._clock.monotonic()
         elif not accepting or not self._accepted_since(found):

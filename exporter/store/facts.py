@@ -5,6 +5,7 @@ Each is asked for with every poll, so they read no more columns than somebody ju
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +28,9 @@ from exporter.store.tables import heal_attempts, heal_credentials, heal_dids, he
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import ColumnElement, Connection, RowMapping
+    from sqlalchemy import ColumnElement, Select
 
+    from exporter.store.cache import Rows
     from exporter.store.stamps import StampReader
 
 RECENT: Final = 50  # ended attempts that the breaker looks at
@@ -45,16 +47,21 @@ def _within(column: ColumnElement[float], name: str) -> ColumnElement[bool]:
     return (column > bindparam(f"{name}_after")) | (_TABLE.id > bindparam(f"{name}_id"))
 
 
+def _is_within(row: Any, at: float, name: str, bounds: Mapping[str, float]) -> bool:  # noqa: ANN401 - a row
+    """Whether that condition holds for a row, which may have been read with earlier bounds."""
+    return at > bounds[f"{name}_after"] or row.id > bounds[f"{name}_id"]
+
+
 _CREDENTIALS: Final = select(heal_credentials).where(
     heal_credentials.c.credential.in_([bindparam("credential"), EVERYBODY])
 )
 _REFUSED: Final = select(heal_refusals.c.fingerprint).where(heal_refusals.c.credential == bindparam("credential"))
 _OPEN: Final = select(heal_attempts).where(_IS_OPEN).order_by(_TABLE.id)
-_SENT: Final = select(_SENT_AT).where(
-    _MINE, _within(_SENT_AT, "sent"), _TABLE.sent_at.is_not(None) | (_TABLE.status == Status.CLAIMED)
+_SENT: Final = select(_TABLE.id, _SENT_AT.label("at")).where(
+    _MINE, _within(_SENT_AT, "span"), _TABLE.sent_at.is_not(None) | (_TABLE.status == Status.CLAIMED)
 )
-_WOULD: Final = select(_TABLE.claimed_at).where(
-    _MINE, _within(_TABLE.claimed_at, "would"), _TABLE.outcome == Outcome.WOULD_SEND
+_WOULD: Final = select(_TABLE.id, _TABLE.claimed_at.label("at")).where(
+    _MINE, _within(_TABLE.claimed_at, "span"), _TABLE.outcome == Outcome.WOULD_SEND
 )
 _RECENT: Final = (
     select(_TABLE.id, _TABLE.account, _TABLE.outcome, _TABLE.ended_at)
@@ -76,7 +83,35 @@ _NEW: Final = select(_TABLE.id, _TABLE.status, *_STAMPS).where(
     (_TABLE.id > bindparam("highest")) | _TABLE.id.in_(bindparam("known", expanding=True))
 )
 _STILL_OPEN: Final = select(_TABLE.id, _TABLE.status, *_STAMPS).where(_IS_OPEN)
+_IN_ORDER: Final = (
+    select(_TABLE.id, _TABLE.claimed_at).where(_TABLE.claimed_at > bindparam("after")).order_by(_TABLE.id)
+)
 _HIGHEST: Final = select(func.max(_TABLE.id))
+
+
+class ClaimOrder:
+    """Order of the claims within a span of time, which no clock can change: none was made before those with lower ids.
+
+    So the stamp of a replica whose clock was behind is read as no earlier than that of the claim before it.
+    """
+
+    def __init__(self, claims: Iterable[tuple[int, float]]) -> None:
+        """`claims` are ids and times by id, within the span and not in the future."""
+        self._ids: list[int] = []
+        self._latest: list[float] = []
+        for row, at in claims:
+            self._ids.append(row)
+            self._latest.append(max(at, self._latest[-1]) if self._latest else at)
+
+    @property
+    def first(self) -> int:
+        """The id from which on all claims were made within the span."""
+        return self._ids[0] if self._ids else _NONE
+
+    def time(self, row: int, stamp: float) -> float:
+        """Return the stamp of a row, or the latest of the claims before it where that is later."""
+        before = bisect_right(self._ids, row)
+        return max(stamp, self._latest[before - 1]) if before else stamp
 
 
 class FactReader:
@@ -89,49 +124,54 @@ class FactReader:
         self.window = window
         self._stamps = stamps
 
-    def notice(self, connection: Connection) -> None:
+    def notice(self, rows: Rows) -> None:
         """Have the reader of stamps see which attempts are new, before any of their times is read."""
         stamps = self._stamps
         if stamps is None:
             return
+        if stamps.looked and rows.unchanged:
+            stamps.look_again()
+            return
         if stamps.looked:
-            rows = connection.execute(_NEW, {"highest": stamps.highest, "known": stamps.open_rows}).all()
-            highest = max((row[0] for row in rows), default=stamps.highest)
+            found = rows.connection.execute(_NEW, {"highest": stamps.highest, "known": stamps.open_rows}).all()
+            highest = max((row[0] for row in found), default=stamps.highest)
         else:
-            rows = connection.execute(_STILL_OPEN).all()
-            highest = connection.execute(_HIGHEST).scalar_one() or 0
-        stamps.look(max(highest, stamps.highest), ((row[0], row[1] != Status.ENDED, tuple(row[2:])) for row in rows))
+            found = rows.connection.execute(_STILL_OPEN).all()
+            highest = rows.connection.execute(_HIGHEST).scalar_one() or 0
+        stamps.look(max(highest, stamps.highest), ((row[0], row[1] != Status.ENDED, tuple(row[2:])) for row in found))
 
-    def open_attempts(self, connection: Connection) -> list[Attempt]:
-        """Return the open attempts of all accounts, oldest first."""
-        return [self._local(attempt_of(row)) for row in connection.execute(_OPEN).mappings()]
+    def open_attempts(self, rows: Rows) -> list[Attempt]:
+        """Return the open attempts of all accounts, oldest first, with their times as they were written."""
+        return [attempt_of(row._asdict()) for row in rows.all(_OPEN)]
+
+    def local(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Return attempts with their times as this process reads them."""
+        return [self._stamps.attempt(each) for each in attempts] if self._stamps else list(attempts)
 
     def account(
-        self, connection: Connection, credential: str, now: float, opened: list[Attempt], but: int | None = None
+        self, rows: Rows, credential: str, now: float, opened: list[Attempt], but: int | None = None
     ) -> AccountRecord:
         """Return the facts of a credential, as they are without the attempt `but`; `opened` are all open attempts."""
-        known = {
-            row["credential"]: row for row in connection.execute(_CREDENTIALS, {"credential": credential}).mappings()
-        }
+        known = {row.credential: row for row in rows.all(_CREDENTIALS, {"credential": credential})}
         everybody, own = known.get(EVERYBODY), known.get(credential)
-        times = self._times(now) | {"credential": credential, "but": -1 if but is None else but}
+        mine = {"credential": credential, "but": -1 if but is None else but}
         facts = AccountRecord(
             credential=credential,
-            paused=everybody["paused"] if everybody else None,
-            resumed_at=everybody["resumed_at"] if everybody else 0.0,
-            resume_mark=everybody["resumed_at"] if everybody else 0.0,
-            latched=own["latched"] if own else None,
-            latched_at=own["latched_at"] if own else 0.0,
-            refused=frozenset(connection.execute(_REFUSED, {"credential": credential}).scalars()),
-            key_paused_at=own["key_paused_at"] if own else 0.0,
-            key_paused_for=own["key_paused_for"] if own else 0.0,
-            forbidden_at=own["forbidden_at"] if own else 0.0,
+            paused=everybody.paused if everybody else None,
+            resumed_at=everybody.resumed_at if everybody else 0.0,
+            resume_mark=everybody.resumed_at if everybody else 0.0,
+            latched=own.latched if own else None,
+            latched_at=own.latched_at if own else 0.0,
+            refused=frozenset(row[0] for row in rows.all(_REFUSED, {"credential": credential})),
+            key_paused_at=own.key_paused_at if own else 0.0,
+            key_paused_for=own.key_paused_for if own else 0.0,
+            forbidden_at=own.forbidden_at if own else 0.0,
             open=tuple(each for each in opened if each.credential == credential and each.id != but),
-            sent=tuple(connection.execute(_SENT, times).scalars()),
-            would=tuple(connection.execute(_WOULD, times).scalars()),
+            sent=self._times_of(rows, _SENT, mine, now, HOUR + LATE),
+            would=self._times_of(rows, _WOULD, mine, now, HOUR),
             recent=tuple(
                 EndedAttempt(number, account, Outcome(outcome), ended_at)
-                for number, account, outcome, ended_at in connection.execute(_RECENT, times)
+                for number, account, outcome, ended_at in rows.all(_RECENT, mine)
             ),
         )
         facts = self._stamps.account(facts) if self._stamps else facts
@@ -139,66 +179,84 @@ class FactReader:
             facts, recent=tuple(sorted(facts.recent, key=lambda each: (each.ended_at, each.id), reverse=True))
         )
 
-    def records(
-        self, connection: Connection, now: float, opened: list[Attempt]
-    ) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
+    def records(self, rows: Rows, now: float, opened: list[Attempt]) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
         """Return by number what is known of DIDs, and their attempts that count."""
-        records = {row["number"]: self._local_record(row) for row in connection.execute(_DIDS).mappings()}
+        records = {row.number: self._local_record(row) for row in rows.all(_DIDS)}
         if self._stamps:
             self._stamps.all_listed()
-        return records, self._counts(connection.execute(_COUNTING, self._times(now)).all(), opened, records)
+        return records, self._counts(rows, (_COUNTING, {}), now, opened, records)
 
-    def did(self, connection: Connection, number: str, blank: DidRecord, now: float) -> tuple[DidRecord, Counts]:
+    def did(self, rows: Rows, number: str, blank: DidRecord, now: float) -> tuple[DidRecord, Counts]:
         """Return what is known of one DID, and its attempts that count."""
-        row = connection.execute(_DID, {"number": number}).mappings().one_or_none()
+        row = next(iter(rows.all(_DID, {"number": number})), None)
         record = self._local_record(row) if row else replace(blank, version=0, state=HealState.IDLE)
-        opened = [self._local(attempt_of(each)) for each in connection.execute(_OPEN_OF, {"number": number}).mappings()]
-        rows = connection.execute(_COUNTING_OF, self._times(now) | {"number": number}).all()
-        return record, self._counts(rows, opened, {number: record}).get(number, Counts())
+        opened = self.local(attempt_of(each._asdict()) for each in rows.all(_OPEN_OF, {"number": number}))
+        counts = self._counts(rows, (_COUNTING_OF, {"number": number}), now, opened, {number: record})
+        return record, counts.get(number, Counts())
+
+    def _times_of(
+        self, rows: Rows, query: Select[Any], mine: Mapping[str, Any], now: float, span: float
+    ) -> tuple[float, ...]:
+        """Return the times of a query's rows, as they were written, that are no older than so many seconds."""
+        order = self._order(rows, now, span)
+        bounds = self._since(now, order, span=span)
+        return tuple(
+            order.time(row.id, row.at)
+            for row in rows.all(query, mine, bounds)
+            if _is_within(row, row.at, "span", bounds)
+        )
 
     def _counts(
         self,
-        rows: Iterable[Any],
+        rows: Rows,
+        query: tuple[Select[Any], Mapping[str, Any]],
+        now: float,
         opened: list[Attempt],
         records: Mapping[str, DidRecord],
     ) -> dict[str, Counts]:
+        """Return by number the attempts that count, of those that a query returns or that are open."""
         counts = {each.number: Counts(open=each) for each in opened}
-        for row, number, charged, outcome, claimed_at in rows:
-            known, at = counts.get(number, Counts()), self._local_time(claimed_at)
-            forgotten = records[number].forgotten_id if number in records else 0
-            if charged and row > forgotten:
-                known = replace(known, charged=(*known.charged, at))
-            if outcome == Outcome.WOULD_SEND:
-                known = replace(known, would_at=max(known.would_at, at))
-            counts[number] = known
+        order = self._order(rows, now, self.window)
+        bounds = self._since(now, order, charged=self.window) | self._since(now, ClaimOrder(()), would=HOUR)
+        for row in rows.all(*query, bounds):
+            known, at = counts.get(row.number, Counts()), self._local_time(order.time(row.id, row.claimed_at))
+            forgotten = records[row.number].forgotten_id if row.number in records else 0
+            if row.charged and row.id > forgotten and _is_within(row, row.claimed_at, "charged", bounds):
+                counts[row.number] = replace(known, charged=(*known.charged, at))
+            elif row.outcome == Outcome.WOULD_SEND and _is_within(row, row.claimed_at, "would", bounds):
+                counts[row.number] = replace(known, would_at=max(known.would_at, at))
         return counts
 
-    def _times(self, now: float) -> dict[str, float]:
-        """Return since when rows may count, by what they count for."""
+    def _order(self, rows: Rows, now: float, span: float) -> ClaimOrder:
+        """Return the order of claims within a span, for as long as this process has not seen all of them itself."""
+        if self._stamps and self._stamps.has_looked_for(span):
+            return ClaimOrder(())
+        latest = self._stamps.earliest if self._stamps else now
+        after = latest - span
+        found = rows.all(_IN_ORDER, {}, {"after": after})
+        return ClaimOrder((row.id, row.claimed_at) for row in found if after < row.claimed_at <= latest)
+
+    def _since(self, now: float, order: ClaimOrder, **spans: float) -> dict[str, float]:
+        """Return since when rows may count, by what they count for and for how many seconds."""
         earliest = self._stamps.earliest if self._stamps else now
-        spans = {"sent": HOUR + LATE, "would": HOUR, "charged": self.window}
         ids = {name: self._stamps.highest_before(span) if self._stamps else _NONE for name, span in spans.items()}
         return {f"{name}_after": earliest - span for name, span in spans.items()} | {
-            f"{name}_id": each for name, each in ids.items()
+            f"{name}_id": min(each, order.first - 1) for name, each in ids.items()
         }
 
     def _local_time(self, stamp: float) -> float:
         return self._stamps.local(stamp) if self._stamps else stamp
 
-    def _local(self, attempt: Attempt) -> Attempt:
-        return self._stamps.attempt(attempt) if self._stamps else attempt
-
-    def _local_record(self, row: RowMapping) -> DidRecord:
-        record = record_of(row)
+    def _local_record(self, row: Any) -> DidRecord:  # noqa: ANN401 - SQLAlchemy's row
+        record = record_of(row._asdict())
         if self._stamps is None:
             return record
         self._stamps.note(record.number, record.version, record.since, listed=True)
         return self._stamps.record(record)
 
 
-def attempt_of(row: RowMapping) -> Attempt:
+def attempt_of(values: Mapping[str, Any]) -> Attempt:
     """Return the attempt that a row is."""
-    values = dict(row)
     return Attempt(
         **{
             **values,
@@ -211,9 +269,8 @@ def attempt_of(row: RowMapping) -> Attempt:
     )
 
 
-def record_of(row: RowMapping) -> DidRecord:
+def record_of(values: Mapping[str, Any]) -> DidRecord:
     """Return what a row says of a DID."""
-    values = dict(row)
     return DidRecord(
         **{**values, "state": HealState(values["state"]), "heal_issues": tuple(values["heal_issues"] or ())}
     )

@@ -15,7 +15,9 @@ from uuid import uuid4
 from sqlalchemy import delete, func, select, update
 
 from exporter.model import HealState, Outcome
+from exporter.store.cache import RowCache, Rows
 from exporter.store.facts import FactReader, attempt_of
+from exporter.store.identity import revise
 from exporter.store.operator import forget_actions, record_action
 from exporter.store.records import (
     HOUR,
@@ -23,6 +25,7 @@ from exporter.store.records import (
     Attempt,
     Counts,
     DidRecord,
+    Heartbeat,
     Look,
     Refused,
     Result,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 GONE_AFTER: Final = 60.0  # seconds without a sign of life; then a replica's claims are released
 FORBIDDEN_WITHIN: Final = 600.0  # seconds; a second 403 within that latches the account
+_UNDER_WAY: Final = (Status.CLAIMED, Status.SENT)
 BY_NAME: Final = "account:"  # begins the mark of what version 0.1.0 kept by the name of an account
 
 
@@ -59,6 +63,7 @@ class Ledger:
         self._database = database
         self._stamps = stamps
         self._facts = FactReader(window, stamps)
+        self._cache = RowCache()
 
     @property
     def window(self) -> float:
@@ -68,36 +73,36 @@ class Ledger:
     @window.setter
     def window(self, seconds: float) -> None:
         self._facts.window = seconds
+        self._cache.clear()
 
     # Reading
 
     def account(self, credential: str, now: float) -> AccountRecord:
         """Return the facts that the guards of a credential's accounts judge by."""
-        with self._database.transaction() as connection:
-            return self._account(connection, credential, now)
+        with self._database.transaction(reading=True) as connection:
+            return self._account(self._rows(connection), credential, now)
 
     def records(self, now: float) -> tuple[dict[str, DidRecord], dict[str, Counts]]:
         """Return by number what is known of DIDs, and their attempts that count.
 
         Those of all accounts: a number is one number, whichever accounts see it.
         """
-        with self._database.transaction() as connection:
-            self._facts.notice(connection)
-            return self._facts.records(connection, now, self._facts.open_attempts(connection))
+        with self._database.transaction(reading=True) as connection:
+            rows = self._rows(connection)
+            return self._facts.records(rows, now, self._open(rows))
 
     def look(self, credential: str, now: float) -> Look:
         """Return what `account` and `records` do, as of one moment."""
-        with self._database.transaction() as connection:
-            self._facts.notice(connection)
-            opened = self._facts.open_attempts(connection)
-            account = self._facts.account(connection, credential, now, opened)
-            return Look(account, *self._facts.records(connection, now, opened))
+        with self._database.transaction(reading=True) as connection:
+            rows = self._rows(connection)
+            opened = self._open(rows)
+            account = self._facts.account(rows, credential, now, opened)
+            return Look(account, *self._facts.records(rows, now, opened))
 
     def open_attempts(self) -> list[Attempt]:
         """Return the open attempts of all accounts, oldest first."""
-        with self._database.transaction() as connection:
-            self._facts.notice(connection)
-            return self._facts.open_attempts(connection)
+        with self._database.transaction(reading=True) as connection:
+            return self._open(self._rows(connection))
 
     def history(self, number: str | None = None, limit: int = 1000) -> list[Attempt]:
         """Return attempts, newest first."""
@@ -105,7 +110,7 @@ class Ledger:
         if number is not None:
             query = query.where(heal_attempts.c.number == number)
         with self._database.transaction(reading=True) as connection:
-            return [attempt_of(row) for row in connection.execute(query).mappings()]
+            return [attempt_of(dict(row)) for row in connection.execute(query).mappings()]
 
     def page(self, wanted: Wanted, offset: int, limit: int) -> tuple[int, list[Attempt]]:
         """Return how many attempts are wanted, and some of them, newest first."""
@@ -117,7 +122,7 @@ class Ledger:
         query = select(heal_attempts).where(*where).order_by(table.id.desc()).offset(offset).limit(limit)
         with self._database.transaction(reading=True) as connection:
             total = connection.execute(select(func.count()).select_from(heal_attempts).where(*where)).scalar_one()
-            return total, [attempt_of(row) for row in connection.execute(query).mappings()]
+            return total, [attempt_of(dict(row)) for row in connection.execute(query).mappings()]
 
     # The two transactions before a request
 
@@ -145,7 +150,7 @@ class Ledger:
 
     def begin_send(self, attempt: Attempt, judge: Judge, now: float) -> Refused | None:
         """Turn a claim into `sent`. Only when this returns `None` may the request leave, sent by the claim's holder."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, attempt.credential)
             # The claim itself is no reason against its own request.
             facts, record, counts = self._facts_of(connection, attempt.credential, attempt.number, now, but=attempt.id)
@@ -159,7 +164,7 @@ class Ledger:
     def _insert(
         self, wish: Wish, judge: Judge, now: float, values: Mapping[str, Any], after: Next | None = None
     ) -> Attempt | Refused:
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, wish.credential)
             reasons = tuple(judge(*self._facts_of(connection, wish.credential, wish.number, now)))
             if reasons:
@@ -189,7 +194,7 @@ class Ledger:
             inserted = connection.execute(query.returning(heal_attempts)).mappings().one_or_none()
             if not inserted:
                 return Refused(("an attempt on it is open already",))
-            attempt = attempt_of(inserted)
+            attempt = attempt_of(dict(inserted))
             if after:
                 self._note_did(connection, attempt, after, now)
             return attempt
@@ -201,7 +206,7 @@ class Ledger:
 
         `after` returns what is known of the DID when the attempt ended with it. Returns whether the row was still open.
         """
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, attempt.credential)
             values: dict[str, Any] = {
                 "status": result.status,
@@ -225,7 +230,7 @@ class Ledger:
 
     def resolve(self, attempt: Attempt, outcome: Outcome, reason: str, after: Next, now: float) -> bool:
         """End an attempt by what the polls saw. Returns whether this call did it."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, attempt.credential)
             values = {"status": Status.ENDED, "outcome": outcome, "ended_at": now, "reason": reason}
             open_answered = (Status.VERIFYING, Status.AMBIGUOUS)
@@ -236,9 +241,9 @@ class Ledger:
 
     def move(self, before: DidRecord, after: Next, now: float) -> bool:
         """Change what is known of a DID, unless it changed since `before` was read. Returns whether it did."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, EVERYBODY)
-            record, counts = self._facts.did(connection, before.number, before, now)
+            record, counts = self._facts.did(Rows(connection), before.number, before, now)
             if record.version != before.version or counts.open is not None:
                 return False
             self._put_after(connection, record, after(record, counts))
@@ -248,7 +253,7 @@ class Ledger:
         """Note that a complete poll of their target saw open attempts."""
         table = heal_attempts.c
         seen = table.id.in_(tuple(attempts)) & (table.observed_at.is_(None) | (table.observed_at < now))
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             connection.execute(update(heal_attempts).where(seen).values(observed_at=now))
 
     def adopt(self, accounts: Mapping[str, tuple[str, str]]) -> None:
@@ -258,7 +263,7 @@ class Ledger:
         refused then had another kind of mark, so that of a latched account's present fingerprint nobody knows: it
         counts as refused, until a person says resume.
         """
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             for account, (credential, fingerprint) in accounts.items():
                 lock(connection, credential)
                 self._adopt(connection, f"{BY_NAME}{account}", credential, fingerprint)
@@ -286,8 +291,8 @@ class Ledger:
 
     # Replicas
 
-    def alive(self, now: float, busy: Iterable[int] = ()) -> list[Attempt]:
-        """Give a sign of life, and take over what replicas without one left behind; return what was released.
+    def heartbeat(self, now: float, busy: Iterable[int] = (), credentials: Iterable[str] = ()) -> Heartbeat:
+        """Give a sign of life, take over what replicas without one left behind, and return how things stand then.
 
         What was only claimed is released: nothing was sent. What may have been sent becomes ambiguous, and stays open.
         `busy` are the attempts that this replica is working on: others of its own were lost on the way.
@@ -295,13 +300,18 @@ class Ledger:
         with self._database.transaction() as connection:
             upsert(connection, replicas, {"replica": self.replica, "seen_at": now}, ("replica",))
             signs: dict[str, float] = {row.replica: row.seen_at for row in connection.execute(select(replicas))}
-            under_way = heal_attempts.c.status.in_((Status.CLAIMED, Status.SENT))
-            query = select(heal_attempts).where(under_way, heal_attempts.c.id.not_in(tuple(busy)))
-            open_rows = [attempt_of(row) for row in connection.execute(query).mappings()]
-            orphaned = [each for each in open_rows if self._is_orphaned(each, signs, now)]
+            rows, busy = self._rows(connection), frozenset(busy)
+            self._facts.notice(rows)
+            opened = self._facts.open_attempts(rows)
+            under_way = [each for each in opened if each.status in _UNDER_WAY and each.id not in busy]
+            orphaned = [each for each in under_way if self._is_orphaned(each, signs, now)]
             released = [each for each in orphaned if self._release_orphan(connection, each, now)]
+            if orphaned:
+                revise(connection)
+                rows = Rows(connection)
+                opened = self._facts.open_attempts(rows)
             if self._stamps:
-                self._stamps.retain({*signs, *(each.replica for each in open_rows), *map(_orphan_key, open_rows)})
+                self._stamps.retain({*signs, *(each.replica for each in under_way), *map(_orphan_key, under_way)})
             gone = [
                 name
                 for name, seen_at in signs.items()
@@ -309,7 +319,9 @@ class Ledger:
             ]
             if gone:
                 connection.execute(delete(replicas).where(replicas.c.replica.in_(gone)))
-            return released
+            opened = self._facts.local(opened)
+            accounts = {each: self._facts.account(rows, each, now, opened) for each in dict.fromkeys(credentials)}
+            return Heartbeat(tuple(released), tuple(opened), accounts)
 
     def _is_orphaned(self, attempt: Attempt, signs: Mapping[str, float], now: float) -> bool:
         old = self._passed(_orphan_key(attempt), attempt.claimed_at, now) >= GONE_AFTER
@@ -338,14 +350,14 @@ class Ledger:
 
     def pause(self, reason: str, now: float) -> None:
         """Stop all automatic healing, on every replica."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, EVERYBODY)
             connection.execute(update(heal_credentials).where(credential_row(EVERYBODY)).values(paused=reason))
             record_action(connection, now, "pause", None, reason)
 
     def resume(self, now: float, reason: str = "") -> None:
         """Start healing again; lifts latches too, and forgets who was refused. The budgets go on counting."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, EVERYBODY)
             connection.execute(update(heal_credentials).values(paused=None, latched=None))
             connection.execute(update(heal_credentials).where(credential_row(EVERYBODY)).values(resumed_at=now))
@@ -358,20 +370,20 @@ class Ledger:
         Returns what was done, in words; nothing where there was nothing to lift.
         """
         done = []
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, EVERYBODY)
             query = select(heal_attempts).where(
                 heal_attempts.c.number == number, heal_attempts.c.status != Status.ENDED
             )
             row = connection.execute(query).mappings().one_or_none()
-            attempt = attempt_of(row) if row else None
+            attempt = attempt_of(dict(row)) if row else None
             values = {"status": Status.ENDED, "ended_at": now, "reason": f"released by hand: {reason}"}
             waits_for_polls = (Status.VERIFYING, Status.AMBIGUOUS)
             if attempt and _change(
                 connection, attempt, waits_for_polls, owner=False, outcome=Outcome.AMBIGUOUS, **values
             ):
                 done.append("ended its open attempt")
-            record = self._facts.did(connection, number, DidRecord(number), now)[0]
+            record = self._facts.did(Rows(connection), number, DidRecord(number), now)[0]
             if record.state is not HealState.IDLE:
                 done.append(f"lifted {record.state}: {record.reason}")
             if done:
@@ -388,7 +400,7 @@ class Ledger:
     def unlatch(self, credential: str, fingerprint: str) -> bool:
         """Lift a latch for a credential and configuration that was never refused. Returns whether it did."""
         refused = select(heal_refusals.c.fingerprint).where(heal_refusals.c.credential == credential)
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, credential)
             if fingerprint in connection.execute(refused).scalars().all():
                 return False
@@ -397,13 +409,13 @@ class Ledger:
 
     def pause_key(self, credential: str, seconds: float, now: float) -> None:
         """Note for every replica that the API limits the rate of a key for so many seconds."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             lock(connection, credential)
             _pause_key(connection, credential, seconds, now)
 
     def prune(self, before: float) -> int:
         """Forget attempts that ended before a Unix time; what is open stays. Returns how many."""
-        with self._database.transaction() as connection:
+        with self._database.change() as connection:
             ended = (heal_attempts.c.status == Status.ENDED) & (heal_attempts.c.ended_at < before)
             count: int = connection.execute(delete(heal_attempts).where(ended)).rowcount
             idle = (heal_dids.c.state == HealState.IDLE) & (heal_dids.c.since < before)
@@ -413,20 +425,27 @@ class Ledger:
 
     # Inside a transaction
 
+    def _rows(self, connection: Connection) -> Rows:
+        """Return the reader of a transaction that changes nothing of what it reads."""
+        unchanged = self._cache.at(self._database.revision)
+        return Rows(connection, self._cache, unchanged=unchanged)
+
+    def _open(self, rows: Rows) -> list[Attempt]:
+        self._facts.notice(rows)
+        return self._facts.local(self._facts.open_attempts(rows))
+
+    def _account(self, rows: Rows, credential: str, now: float, but: int | None = None) -> AccountRecord:
+        return self._facts.account(rows, credential, now, self._open(rows), but)
+
     def _facts_of(
         self, connection: Connection, credential: str, number: str, now: float, but: int | None = None
     ) -> tuple[AccountRecord, DidRecord, Counts]:
-        facts = self._account(connection, credential, now, but)
-        return (facts, *self._facts.did(connection, number, DidRecord(number), now))
-
-    def _account(self, connection: Connection, credential: str, now: float, but: int | None = None) -> AccountRecord:
-        self._facts.notice(connection)
-        opened = self._facts.open_attempts(connection)
-        return self._facts.account(connection, credential, now, opened, but)
+        rows = Rows(connection)
+        return (self._account(rows, credential, now, but), *self._facts.did(rows, number, DidRecord(number), now))
 
     def _note_did(self, connection: Connection, attempt: Attempt, after: Next, now: float) -> None:
         blank = DidRecord(attempt.number, attempt.account, attempt.connection, broken_since=attempt.broken_since)
-        record, counts = self._facts.did(connection, attempt.number, blank, now)
+        record, counts = self._facts.did(Rows(connection), attempt.number, blank, now)
         known = replace(after(record, counts), account=attempt.account, connection=attempt.connection)
         self._put_after(connection, record, replace(known, heal_issues=attempt.heal_issues or record.heal_issues))
 

@@ -157,6 +157,15 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a replica learns when it gives a sign of life."""
+
+    released: tuple[Attempt, ...]  # claims of replicas that are gone, which are over now
+    open: tuple[Attempt, ...]  # of all accounts
+    accounts: Mapping[str, AccountRecord]  # by credential
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of a request, as the executor saw it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
@@ -10,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from exporter.store.tables import heal_credentials
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
 EVERYBODY: Final = ""  # the row of heal_credentials that speaks for all
 
@@ -34,9 +35,13 @@ def credential_row(credential: str) -> Any:  # noqa: ANN401 - an SQL expression
     return heal_credentials.c.credential == credential
 
 
-def upsert(connection: Connection, table: Any, row: dict[str, Any], key: tuple[str, ...]) -> None:  # noqa: ANN401
+def upsert(connection: Connection, table: Table, row: dict[str, Any], key: tuple[str, ...]) -> None:
     """Insert a row, or update the one with the same key."""
-    rest = {name: value for name, value in row.items() if name not in key}
-    connection.execute(
-        dialect(connection).insert(table).values(**row).on_conflict_do_update(index_elements=list(key), set_=rest)
-    )
+    connection.execute(_upsert(dialect(connection), table, tuple(row), key), row)
+
+
+@cache
+def _upsert(of: Any, table: Table, columns: tuple[str, ...], key: tuple[str, ...]) -> Any:  # noqa: ANN401 - SQLAlchemy's
+    query = of.insert(table)
+    rest = {name: query.excluded[name] for name in columns if name not in key}
+    return query.on_conflict_do_update(index_elements=list(key), set_=rest)

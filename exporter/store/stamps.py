@@ -72,9 +72,8 @@ class StampReader:
 
         `highest` is the highest id of all. At the first look, `rows` are those that are open.
         """
+        self.look_again()
         now = self._clock.monotonic()
-        self._gap = None if self._looked_at is None else now - self._looked_at
-        self._looked_at = now
         before, self._stamps_of = self._stamps_of, {}
         for row, is_open, stamps in rows:
             if self._gap is not None:
@@ -84,6 +83,12 @@ class StampReader:
         if highest > self.highest or not self._ids:
             self._ids.append((now, highest))
             del self._ids[:-MOST_REMEMBERED]
+
+    def look_again(self) -> None:
+        """Note a look that would have found what the last one did, as nothing was changed since."""
+        now = self._clock.monotonic()
+        self._gap = None if self._looked_at is None else now - self._looked_at
+        self._looked_at = now
 
     def note(self, key: Hashable, value: object, stamp: float, *, listed: bool = False) -> None:
         """Take in a stamp that was written together with a value: where that is another, the stamp is new.
@@ -102,9 +107,12 @@ class StampReader:
         self._listed_at = self._clock.monotonic()
 
     def _distrust(self, stamps: Iterable[float | None], gap: float) -> None:
-        """Remember stamps that are new within so many seconds but say that they are older: a clock is behind."""
+        """Remember stamps that are new within so many seconds but say that they are older: a clock is behind.
+
+        None and 0 are the stamps of what never happened.
+        """
         for stamp in stamps:
-            if stamp is not None and self.earliest - stamp > gap + SET:
+            if stamp and self.earliest - stamp > gap + SET:
                 self._remember(stamp)
 
     @property
@@ -121,6 +129,10 @@ class StampReader:
     def open_rows(self) -> tuple[int, ...]:
         """The ids of the rows that were open at the last look."""
         return tuple(self._stamps_of)
+
+    def has_looked_for(self, seconds: float) -> bool:
+        """Whether the first look was at least so many seconds ago."""
+        return bool(self._ids) and self._clock.monotonic() - self._ids[0][0] >= seconds
 
     def highest_before(self, seconds: float) -> int:
         """Return the highest id that was there so many seconds ago, or at this process's first look.

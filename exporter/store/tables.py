@@ -121,13 +121,14 @@ operator_actions = Table(
     Column("reason", Text, nullable=False),
 )
 
-# One row: by its id a running process knows the store that it opened.
+# One row: by its id a running process knows the store that it opened, by its revision that nothing changed since.
 store_identity = Table(
     "store_identity",
     metadata,
     Column("id", String(36), primary_key=True),
     Column("created_at", Float(53), nullable=False),
     Column("accepted_at", Float(53)),
+    Column("revision", String(36), nullable=False),
 )
 
 replicas = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.model import Guard
+from exporter.model import Guard, Outcome
 from exporter.store.records import Status
 from tests.support.clock import ManualClock
 from tests.support.ledgers import claimed
@@ -169,7 +169,7 @@ async def test_a_replica_whose_clock_is_ahead_leaves_others_their_claims(start: 
     await bench.rounds(1)
     attempt = claimed(bench.store, now=bench.clock.time())
     for _ in range(5):
-        bench.store.ledger.alive(bench.clock.time(), {attempt.id})
+        bench.store.ledger.heartbeat(bench.clock.time(), {attempt.id})
         await ahead.controller.tick()
         assert [each.status for each in bench.attempts()] == [Status.CLAIMED]
         await bench.clock.advance(30.0)
@@ -207,3 +207,24 @@ async def test_a_short_retention_keeps_what_counts(start: Callable[..., Any]) ->
     await bench.clock.advance(7 * HOUR)
     await bench.controller.tick()
     assert bench.attempts() == []
+
+
+async def test_a_heal_that_was_verified_while_the_clock_was_ahead_is_none_of_a_new_start(
+    start: Callable[..., Any],
+) -> None:
+    """The ramp of a start: its first heal is verified before a second is sent."""
+    bench: Bench = await start({"max_in_flight": 3})
+    bench.clock.set_by(HOUR)
+    first, *more = bench.simulator.numbers[:3]
+    bench.simulator.set_did(first, issues=["NO_BOT"])
+    await bench.rounds(4)
+    assert bench.simulator.truth()[first].ready
+    assert bench.store.ledger.history()[0].outcome is Outcome.SUCCEEDED
+    bench.clock.set_by(-HOUR)
+    again: Bench = await start({"max_in_flight": 3}, like=bench)
+    for number in more:
+        again.simulator.set_did(number, issues=["NO_BOT"])
+    await again.rounds(2)
+    assert again.sent == 2
+    await again.rounds(4)
+    assert again.sent == 3

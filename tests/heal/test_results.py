@@ -341,17 +341,17 @@ def test_the_last_place_in_a_budget_can_be_used(ledger: Ledger) -> None:
 def test_a_claim_whose_replica_is_gone_is_released_and_what_may_have_been_sent_is_not(
     ledger: Ledger, memory_path: Path
 ) -> None:
-    ledger.alive(NOW)
+    ledger.heartbeat(NOW)
     claimed(ledger)
     only = ledger.claim(wish("+918011223345"), lambda *_: (), NOW)
     assert isinstance(only, Attempt)
     other = Store(config_of("plain", f"sqlite:///{memory_path / 'ledger.db'}"), "other")
 
-    assert other.ledger.alive(NOW + 59.9) == []
-    assert [each.id for each in other.ledger.alive(NOW + 60)] == [only.id]
+    assert other.ledger.heartbeat(NOW + 59.9).released == ()
+    assert [each.id for each in other.ledger.heartbeat(NOW + 60).released] == [only.id]
     assert [each.status for each in ledger.history(NUMBER)] == [Status.AMBIGUOUS]
     assert isinstance(ledger.begin_send(only, lambda *_: (), NOW + 61), Refused)  # it comes back too late
-    other.ledger.alive(NOW + 10**8)
+    other.ledger.heartbeat(NOW + 10**8)
     assert [each.status for each in ledger.history(NUMBER)] == [Status.AMBIGUOUS]
     other.close()
 
@@ -375,15 +375,15 @@ def test_a_did_has_one_open_attempt_whatever_the_judges_say(ledger: Ledger) -> N
 def test_an_attempt_that_was_lost_by_its_own_replica_is_taken_over(ledger: Ledger) -> None:
     one = claimed(ledger)
 
-    ledger.alive(NOW + 60, {one.id})
+    ledger.heartbeat(NOW + 60, {one.id})
     assert ledger.history(NUMBER)[0].status is Status.SENT
-    ledger.alive(NOW + 60)
+    ledger.heartbeat(NOW + 60)
     assert ledger.history(NUMBER)[0].status is Status.AMBIGUOUS
 
 
 def test_a_late_answer_still_counts(ledger: Ledger) -> None:
     one = claimed(ledger)
-    ledger.alive(NOW + 60)
+    ledger.heartbeat(NOW + 60)
 
     assert ledger.answered(one, forbidden(), quarantined, NOW + 90)
     assert ledger.history(NUMBER)[0].status is Status.ENDED

@@ -136,7 +136,7 @@ def _made_anew(put: Put) -> None:
     connect = exporter.store.engine.connect
 
     def recognise(self: Any, connection: Any, *, accepting: bool = False) -> Identity:  # noqa: ANN401, ARG001
-        return read_identity(connection) or Identity(self._identity, None)
+        return read_identity(connection) or Identity(self._identity, None, "")
 
     put(exporter.store.engine, "connect", lambda url, _: connect(url, lambda: True))
     put(exporter.store.engine.Database, "_recognise", recognise)

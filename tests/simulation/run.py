@@ -205,7 +205,8 @@ class Run:
         process = replica.process = self.process(replica.slot, replica.machine)
         daemon = replica.daemon = wiring.Daemon(self.world, process, self.vendor, replica.setup, self.place.url)
         process.spawn(daemon.main(), "main").add_done_callback(lambda _: self.gone(process, killed=False))
-        self.tell(Started(self.world.now, process.number, replica.slot, replica.setup))
+        ahead = replica.machine.wall_shift > 1.0
+        self.tell(Started(self.world.now, process.number, replica.slot, replica.setup, ahead=ahead))
 
     def gone(self, process: Process, *, killed: bool) -> None:
         """Note that a process is no more."""
@@ -381,7 +382,8 @@ class Run:
         return any(self._rows(f"SELECT 1 FROM {table} WHERE paused IS NOT NULL") for table in _MARKS)  # noqa: S608 - ours
 
     def _is_latched(self) -> bool:
-        return any(self._rows(f"SELECT 1 FROM {table} WHERE latched IS NOT NULL") for table in _MARKS)  # noqa: S608 - ours
+        latched = (self._rows(f"SELECT 1 FROM {table} WHERE latched IS NOT NULL") for table in _MARKS)  # noqa: S608 - ours
+        return any(latched) or bool(self._rows("SELECT 1 FROM heal_refusals"))
 
     def _release_all(self) -> None:
         for row in self._rows("SELECT number FROM heal_dids WHERE state = 'quarantined'"):

@@ -737,6 +737,19 @@ def test_forced_heals_pass_the_budgets_and_count() -> None:
     assert not story.judge.wrong
 
 
+@pytest.mark.parametrize(("ahead", "broken"), [(True, set()), (False, {Rule.PER_HOUR})])
+def test_a_process_that_starts_while_its_clock_is_ahead_cannot_know_how_old_a_heal_is(
+    *, ahead: bool, broken: set[Rule]
+) -> None:
+    story = confirmed(0, 1, heal=replace(HEAL, max_per_hour=1))
+    story.healed(241, others=(1,))
+    story.start(400, process=2, ahead=ahead)
+    for at in range(460, 1500, 60):
+        story.poll(at, (1,), process=2)
+    story.heal(1501, row=2, index=1, process=2)
+    assert story.broken == broken
+
+
 def test_what_a_store_held_before_counts() -> None:
     story = Story()
     body = {"did_id": 800, "connection_id": PLACE}

@@ -113,7 +113,7 @@ def test_a_number_that_json_does_not_know_does_not_keep_an_answer_from_being_rec
 def test_names_of_any_allowed_length_are_kept_whole(store: Store, another: Open) -> None:
     account, number, replica, state, key = "ä" * 200, f"did:{10**18}", "r" * 200, "A" * 64, "k" * 80
     other = another(replica)
-    other.ledger.alive(NOW)
+    other.ledger.heartbeat(NOW)
     attempt = other.ledger.claim(wish(number, account, credential=key), allow, NOW)
     assert isinstance(attempt, Attempt)
     assert other.ledger.begin_send(attempt, allow, NOW) is None

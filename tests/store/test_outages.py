@@ -52,7 +52,7 @@ OPERATIONS: dict[str, Operation] = {
     "records": lambda store: store.ledger.records(NOW),
     "history": lambda store: store.ledger.history(),
     "claim": lambda store: store.ledger.claim(wish(OTHER), allow, NOW),
-    "alive": lambda store: store.ledger.alive(NOW),
+    "alive": lambda store: store.ledger.heartbeat(NOW),
     "pause": lambda store: store.ledger.pause("reason", NOW),
     "resume": lambda store: store.ledger.resume(NOW),
     "unlatch": lambda store: store.ledger.unlatch(ACCOUNT, "print"),

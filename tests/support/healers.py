@@ -77,7 +77,7 @@ def let_a_minute_pass(url: str) -> None:
     left = [row.id for row in ledger_of(url) if row.status in {Status.CLAIMED, Status.SENT}]
     _shift(url, left, -GONE)
     store = store_of(url)
-    store.ledger.alive(time.time())
+    store.ledger.heartbeat(time.time())
     store.close()
     _shift(url, left, GONE)
 

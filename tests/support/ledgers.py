@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from exporter.config import Config
 from exporter.model import HealState, Outcome
 from exporter.store import Store
-from exporter.store.records import Attempt, Result, Status, Wish
+from exporter.store.records import Attempt, Counts, Result, Status, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from exporter.clock import Clock
-    from exporter.store.records import AccountRecord, Counts, DidRecord
+    from exporter.store.records import AccountRecord, DidRecord
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -94,7 +94,7 @@ def did(store: Store, number: str = NUMBER, now: float = NOW) -> DidRecord:
 
 def counts(store: Store, number: str = NUMBER, now: float = NOW) -> Counts:
     """Return what counts of a DID's attempts."""
-    return store.ledger.records(now)[1][number]
+    return store.ledger.records(now)[1].get(number, Counts())
 
 
 def quarantined(reason: str = "three attempts") -> Any:  # noqa: ANN401 - a function

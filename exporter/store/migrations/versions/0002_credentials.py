@@ -54,8 +54,10 @@ def upgrade() -> None:
         sa.Column("id", sa.String(36), primary_key=True),
         sa.Column("created_at", sa.Float(53), nullable=False),
         sa.Column("accepted_at", sa.Float(53)),
+        sa.Column("revision", sa.String(36), nullable=False),
     )
-    op.bulk_insert(identity, [{"id": str(uuid4()), "created_at": time.time(), "accepted_at": None}])
+    row = {"id": str(uuid4()), "created_at": time.time(), "accepted_at": None, "revision": str(uuid4())}
+    op.bulk_insert(identity, [row])
     op.execute("UPDATE heal_attempts SET credential = 'account:' || account, observed_at = claimed_at")
     op.execute(
         "UPDATE heal_dids SET forgotten_id = COALESCE((SELECT MAX(id) FROM heal_attempts "
