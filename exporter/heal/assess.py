@@ -51,6 +51,16 @@ class Assessment:
         sends = [decision.action for decision in self.decisions if isinstance(decision.action, Send)]
         return sorted(sends, key=lambda send: (send.broken_since or 0.0, send.number))
 
+    def without_sends(self, held: Mapping[str, str]) -> Assessment:
+        """Return it without the sends for some numbers, each with the reason."""
+        decisions = (
+            replace(each, action=None, why=held[each.number])
+            if each.number in held and isinstance(each.action, Send)
+            else each
+            for each in self.decisions
+        )
+        return replace(self, decisions=tuple(decisions))
+
 
 def assess(
     snapshot: Snapshot,

@@ -127,6 +127,8 @@ class Controller:
         self._stopping = False
         self._unresolved: set[str] = set()  # accounts with open attempts, as of the last tick
         self._unobserved: tuple[Attempt, ...] = ()
+        self._open_numbers: frozenset[str] = frozenset()  # of open attempts, as of the last look
+        self._left_behind: dict[str, float] = {}  # such of a store that was lost, and until when, monotonic, they wait
         self._failures = FailureLog(clock)
         self._started: dict[str, float] = {}  # by account, when its facts were read first: what was there is of before
         self._began = self._pruned = clock.monotonic()
@@ -238,6 +240,7 @@ class Controller:
             beat = await self._worker.call(self._store.ledger.heartbeat, now, self._sender.unfinished, credentials)
             for attempt in beat.released:
                 self._count(attempt, Outcome.NOT_SENT)
+            self._open_numbers = frozenset(each.number for each in beat.open)
             self._note_unobserved(beat.open)
             facts = {name: await self._take_in(each, beat.accounts[each.credential]) for name, each in accounts.items()}
             self._unresolved = {name for name, each in facts.items() if each.open}
@@ -377,7 +380,7 @@ class Controller:
             started=answered_at - (snapshot.at - snapshot.started),
             passed=polled_at - known.polled_at if known.polls == after.polls - 1 else 0.0,
             now=now,
-        )
+        ).without_sends(self._held_by_lost_store())
         known.polls, known.followed = after.polls, assessment.followed
         known.polled_at, known.answered_at = polled_at, snapshot.at
         known.complete = after.polls - sum(after.failures.values())
@@ -617,10 +620,27 @@ class Controller:
                 known.health = replace(known.health, complete_polls=0)
         if opened is Opened.ANOTHER:  # as after a start
             self._started = {}
+            self._leave_behind()
             self._unresolved, self._unobserved = set(), ()
             for known in self._targets.values():
                 known.begin_anew(self._heal.mode)
                 known.written = False
+
+    def _leave_behind(self) -> None:
+        """Remember the numbers with open attempts in a store that was lost: the new one does not lock them."""
+        wait = self._heal.verify_within + self._heal.backoff.initial
+        until = self._clock.monotonic() + wait.total_seconds()
+        self._left_behind |= dict.fromkeys(self._open_numbers | self._sending.keys(), until)
+        self._open_numbers = frozenset()
+
+    def _held_by_lost_store(self) -> dict[str, str]:
+        """Return by number why nothing is sent for it, although the store that is used knows of no attempt."""
+        now = self._clock.monotonic()
+        self._left_behind = {number: until for number, until in self._left_behind.items() if until > now}
+        return {
+            number: f"an attempt on it was open in the store that was lost; left alone for another {until - now:.0f} s"
+            for number, until in self._left_behind.items()
+        }
 
     async def _adopt(self) -> None:
         accounts = {name: (each.credential, each.fingerprint) for name, each in self._accounts.items()}
@@ -633,6 +653,7 @@ class Controller:
         """Return what all replicas know, and share the pause of the account's key with them."""
         ledger = self._store.ledger
         look = await self._worker.call(ledger.look, account.credential, self._clock.time())
+        self._open_numbers = frozenset(number for number, count in look.counts.items() if count.open)
         facts = await self._take_in(account, look.account)
         return look if facts is look.account else replace(look, account=facts)
 

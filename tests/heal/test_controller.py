@@ -418,3 +418,26 @@ async def test_polls_that_find_no_room_in_the_queue_go_by_unseen(start: Callable
     bench.simulator.set_did(number, issues=["NO_BOT"])
     await bench.rounds(6)
     assert [attempt.outcome for attempt in bench.attempts()] == [Outcome.SUCCEEDED]
+
+
+async def test_a_number_that_was_open_in_a_lost_store_is_left_alone_for_as_long_as_its_end_would_have_taken(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start({"verify_within": "10m", "backoff": {"initial": "5m"}})
+    one, two = bench.simulator.numbers[:2]
+    bench.simulator.set_did(one, issues=["NO_BOT"])
+    bench.simulator.add_fault("status:call_ready:status=504,count=1")
+    await bench.rounds(2)
+    assert (bench.sent, [each.status for each in bench.attempts()]) == (1, [Status.AMBIGUOUS])
+    for each in bench.file.parent.iterdir():
+        each.unlink()
+    await bench.rounds(1)
+    person = Store(Config.model_validate({"store": {"url": f"sqlite:///{bench.file}"}}), clock=bench.clock)
+    person.begin_anew("the disk was exchanged")
+    person.close()
+    bench.simulator.set_did(two, issues=["NO_BOT"])
+    await bench.rounds(9)
+    assert (bench.sent, bench.simulator.truth()[two].ready) == (2, True)
+    assert "an attempt on it was open in the store that was lost" in bench.controller.last_decision(bench.target, one)
+    await bench.rounds(8)
+    assert bench.sent == 3

@@ -61,7 +61,7 @@ class Scenario:
 def scenario(seed: str, *, postgres: bool | None = None) -> Scenario:
     """Return what a seed means; `postgres` overrides which database it is."""
     rng = random.Random(f"{seed}/scenario")  # noqa: S311 - the same each time
-    slots = rng.choices([1, 2, 3], [0.6, 0.3, 0.1])[0]
+    slots = rng.choices([1, 2, 3], [0.65, 0.28, 0.07])[0]
     accounts = rng.choices([1, 2], [0.85, 0.15])[0]
     crowded = accounts == 1 and rng.random() < 0.05
     per_account = [rng.choices([1, 2, 3], [0.8, 0.15, 0.05])[0] for _ in range(accounts)]
@@ -82,7 +82,7 @@ def scenario(seed: str, *, postgres: bool | None = None) -> Scenario:
         slots=slots,
         postgres=rng.random() < 0.1 if postgres is None else postgres,
         upgrade=rng.random() < 0.15,
-        exact=rng.random() < 0.1,
+        exact=rng.random() < 0.05,
         lag=rng.random() < 0.4,
         keys=keys,
         connections=connections,

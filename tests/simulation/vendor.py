@@ -313,7 +313,7 @@ class Vendor:
             case "cut":
                 whole = _response(200, text or b"{" * 200, "")
                 request.link.net.give(request.link, whole[: len(whole) - 20])
-                self._broken(request)
+                self._note(request, 200, usable=False)  # which may be heard, or not before the end
                 request.link.net.reset(request.link)
             case "garbage":
                 self.answer(request, 200, b'{"success": tru', usable=False)
