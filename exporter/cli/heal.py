@@ -228,7 +228,13 @@ def _agreed(ready: Sequence[Candidate]) -> bool:
 
 async def _heal(session: HealSession, each: Candidate, *, force: bool) -> bool:
     """Send one heal, print what the API said, and wait for what the polls say. Returns whether it is mended."""
-    told = await session.manual.send(each, session.poll_again, force=force)
+    try:
+        told = await session.manual.send(each, session.poll_again, force=force)
+    except asyncio.CancelledError:
+        history = f"voicelink-exporter heal history {each.number}"
+        rest = f"whether its request had left, and what becomes of it: {history}"
+        print(f"{each.label}: interrupted; {rest}", file=sys.stderr)  # noqa: T201
+        raise
     print(f"{each.label}: {told.words}")  # noqa: T201
     for step in told.steps:
         detail = f": {step['detail']}" if step.get("detail") else ""
@@ -242,15 +248,20 @@ async def _watch(session: HealSession, each: Candidate) -> bool:
     end = clock.monotonic() + config.heal.verify_within.total_seconds()
     console = Console(stderr=True)
     status = console.status("waiting for the polls to confirm") if console.is_terminal else nullcontext()
-    with status:
-        while clock.monotonic() < end:
-            await clock.sleep(min(VERIFY_EVERY, config.poll.interval.total_seconds()))
-            await session.poller.poll(each.target)
-            state = session.poller.fleet.targets[each.target]
-            if await asyncio.to_thread(session.manual.verified, state, each.number):
-                print(f"{each.label}: mended")  # noqa: T201
-                return True
-    print(f"{each.label}: not repaired yet; the attempt stays open until the polls of a daemon decide, or heal release")  # noqa: T201
+    rest = "the attempt stays open until the polls of a daemon decide, or heal release"
+    try:
+        with status:
+            while clock.monotonic() < end:
+                await clock.sleep(min(VERIFY_EVERY, config.poll.interval.total_seconds()))
+                await session.poller.poll(each.target)
+                state = session.poller.fleet.targets[each.target]
+                if await asyncio.to_thread(session.manual.verified, state, each.number):
+                    print(f"{each.label}: mended")  # noqa: T201
+                    return True
+    except asyncio.CancelledError:
+        print(f"{each.label}: interrupted; {rest}", file=sys.stderr)  # noqa: T201
+        raise
+    print(f"{each.label}: not repaired yet; {rest}")  # noqa: T201
     return False
 
 
@@ -325,8 +336,8 @@ def resume(settings: Settings, reason: str, *, new_store: bool) -> int:
             _say_store(store)
             store.ledger.resume(SystemClock().time(), reason)
         what = "a new store was made" if made else "the store that is there now is to be used"
-        print(f"{what}; what the one before knew, as pauses, quarantines and counts, is not in it")  # noqa: T201
-        print("a daemon that uses it goes on within 10 seconds, as after a start")  # noqa: T201
+        print(f"{what}: a daemon that had opened another one goes on with it within 10 seconds, as after a start")  # noqa: T201
+        print("what only that other one knew, as pauses, quarantines and counts, is gone")  # noqa: T201
         return DONE
     with _attached(settings) as store:
         store.ledger.resume(SystemClock().time(), reason)

@@ -28,6 +28,7 @@ NO: Final = 1
 FAILED: Final = 2
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("logfmt", "json")
+WHY: Final = "why, for those who read the ledger"
 DEMO_ADDRESS: Final = "127.0.0.1:10880"
 FLAG_KEYS: Final = {"web.listen_address": "listen_address"}  # configuration key to the flag's place in the namespace
 
@@ -129,18 +130,24 @@ def _heal_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     release.add_argument("number", metavar="NUMBER", help="the DID")
     pause = _command(actions, "pause", _heal_pause, "stop all automatic healing on every replica that shares the store")
     for parser in (release, pause):
-        parser.add_argument("--reason", required=True, metavar="TEXT", help="why, for those who read the ledger")
+        parser.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help=WHY)
     for parser in (plan, history):
         parser.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
     resume = _command(
         actions, "resume", _heal_resume, "start automatic healing again, and lift what stopped an account"
     )
-    resume.add_argument("--reason", default="", metavar="TEXT", help="why, for those who read the ledger")
+    resume.add_argument("--reason", default="", metavar="TEXT", help=WHY)
     resume.add_argument(
         "--new-store",
         action="store_true",
         help="let the daemon go on with the store that is there now, or make one, when the one that it had is gone",
     )
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("has to say why")
+    return text
 
 
 def _limit(text: str) -> int:

@@ -518,8 +518,9 @@ class Controller:
         if sent.attempt is None or sent.result is None:
             log.info("heal not claimed", phone_number=label, reason="; ".join(sent.reasons))
             return
+        never_left = sent.result.outcome is Outcome.NOT_SENT
         log.info(
-            "heal answered",
+            "heal not sent" if never_left else "heal answered",
             phone_number=label,
             attempt=sent.attempt.id,
             status=sent.result.status.value,

@@ -241,7 +241,7 @@ class VocobaseClient:
 
         Raises `ApiTimeoutError` where it takes longer than `api.timeout`. An error counts by its status even then.
         """
-        within = self._timeout if seconds is None else seconds
+        within = self._timeout if seconds is None else max(0.0, seconds)
         try:
             async with asyncio.timeout(within):
                 return await exchange

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.ledgers import open_store
-from tests.support.processes import run, simulating
+from tests.support.processes import product, run, simulating, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +129,33 @@ class TestRun:
         assert len(simulator.requests("call_ready")) == 1
         assert heal(env, "resume").code == 0
         assert "guard paused" not in heal(env, "plan").out
+
+    def test_ctrl_c_while_the_answer_is_waited_for(self, simulator: Simulated, env: dict[str, str]) -> None:
+        simulator.set_did(FIRST, issues=BROKEN)
+        simulator.add_fault("hang:call_ready")
+        with product("heal", "run", FIRST, "--yes", env=env) as process:
+            until(lambda: simulator.requests("call_ready"), "it sends")
+            process.send(signal.SIGINT)
+            assert process.wait() == 2
+        where = f"voicelink-exporter heal history {FIRST}"
+        assert f"{FIRST}: interrupted; whether its request had left, and what becomes of it: {where}\n" in process.err
+        assert [row["status"] for row in ledger(env)] == ["ambiguous"]
+
+    def test_ctrl_c_while_the_polls_are_waited_for(self, simulator: Simulated, env: dict[str, str]) -> None:
+        simulator.set_did(FIRST, issues=BROKEN)
+        with product("heal", "run", FIRST, "--yes", env={**env, "VOICELINK_HEAL_VERIFY_WITHIN": "10m"}) as process:
+            until(lambda: simulator.requests("call_ready"), "it sends")
+            simulator.add_fault("hang:sync")  # so that nothing verifies it
+            until(lambda: "answered with" in process.out, "it is answered")
+            process.send(signal.SIGINT)
+            assert process.wait() == 2
+        assert f"{FIRST}: interrupted; the attempt stays open until the polls of a daemon decide" in process.err
+
+    @pytest.mark.parametrize("words", [("release", FIRST), ("pause",)])
+    def test_an_empty_reason_is_none(self, env: dict[str, str], words: tuple[str, ...]) -> None:
+        done = heal(env, *words, "--reason", " ")
+        assert done.code == 2
+        assert done.err.endswith("error: argument --reason: has to say why\n")
 
     def test_a_refused_heal_is_quarantined_until_it_is_released(
         self, simulator: Simulated, env: dict[str, str]

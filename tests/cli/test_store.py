@@ -176,8 +176,8 @@ class TestNewStore:
         done = heal("resume", "--new-store", "--reason=new disk", STATE_DIRECTORY=str(state))
         assert (done.code, done.err) == (0, f"store: {state}/{FILE}\n")
         assert done.out == (
-            "a new store was made; what the one before knew, as pauses, quarantines and counts, is not in it\n"
-            "a daemon that uses it goes on within 10 seconds, as after a start\n"
+            "a new store was made: a daemon that had opened another one goes on with it within 10 seconds, as after a "
+            "start\nwhat only that other one knew, as pauses, quarantines and counts, is gone\n"
         )
         done_by_hand = [(each.action, each.reason) for each in actions(f"sqlite:///{state}/{FILE}")]
         assert done_by_hand == [("resume", "new disk"), ("new_store", "new disk")]
@@ -189,7 +189,7 @@ class TestNewStore:
         store.close()
         done = heal("resume", "--new-store", STATE_DIRECTORY=str(tmp_path))
         assert done.code == 0
-        assert done.out.startswith("the store that is there now is to be used; ")
+        assert done.out.startswith("the store that is there now is to be used: ")
         assert len(json.loads(heal("history", "--output=json", STATE_DIRECTORY=str(tmp_path)).out)) == 1
         assert [each.action for each in actions(url)] == ["resume", "new_store"]
 

@@ -124,7 +124,7 @@ def goes_on_when_told(scene: Scene, exporter: Served, *, made: bool) -> None:
     said = scene.heal("resume", "--new-store", "--reason", "the disk was exchanged")
     assert said.code == 0, said
     assert ("a new store was made" if made else "the store that is there now is to be used") in said.out
-    assert "what the one before knew, as pauses, quarantines and counts, is not in it" in said.out
+    assert "what only that other one knew, as pauses, quarantines and counts, is gone" in said.out
     until(lambda: is_up(exporter), "the store is used")
     assert "another store is used from now on, as a person has accepted it" in exporter.process.err
     until(lambda: len(scene.sent()) == 3, "all are healed", 40)
