@@ -32,7 +32,9 @@ class StampReader:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._behind = clock.time() - clock.monotonic()  # the least that the wall clock was ever ahead of the monotonic
+        self._ahead = self._behind  # and the most
         self._first_read: dict[float, float] = {}  # stamps that are not believed: since when they age, monotonic
+        self._seen: dict[float, float] = {}  # all stamps that were read: when first, monotonic
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -49,7 +51,8 @@ class StampReader:
     def earliest(self) -> float:
         """The earliest time that it may be now, as a Unix time: what is asked for since then is asked for in full."""
         monotonic = self._clock.monotonic()
-        self._behind = min(self._behind, self._clock.time() - monotonic)
+        offset = self._clock.time() - monotonic
+        self._behind, self._ahead = min(self._behind, offset), max(self._ahead, offset)
         return monotonic + self._behind
 
     def age(self, stamp: float) -> float:
@@ -58,12 +61,15 @@ class StampReader:
         if stamp > earliest + SET and stamp not in self._first_read:
             self._remember(stamp)
         since = self._first_read.get(stamp)
-        return max(0.0, earliest - stamp if since is None else now - since)
+        if since is None:  # it was written before it was first read, whatever the clock was set to since
+            return max(0.0, earliest - stamp, now - self._seen.get(stamp, now))
+        return max(0.0, now - since)
 
     def _remember(self, stamp: float) -> None:
+        """Have a stamp age from when it was first read: it was written by then, whatever the clock was set to since."""
         if len(self._first_read) >= MOST_REMEMBERED:
             del self._first_read[next(iter(self._first_read))]
-        self._first_read[stamp] = self._clock.monotonic()
+        self._first_read[stamp] = self._seen.get(stamp, self._clock.monotonic())
 
     # What is new since the last look
 
@@ -144,9 +150,13 @@ class StampReader:
 
     def local(self, stamp: float) -> float:
         """Return a stamp as this process's wall clock would have written it."""
+        if stamp not in self._seen:
+            if len(self._seen) >= MOST_REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+            self._seen[stamp] = self._clock.monotonic()
         now, earliest = self._clock.time(), self.earliest
-        if now - earliest <= SET and stamp <= earliest + SET and stamp not in self._first_read:
-            return stamp  # the clock was never set back, and the stamp is of the past: nearly always
+        if self._ahead - self._behind <= SET and stamp <= earliest + SET and stamp not in self._first_read:
+            return stamp  # the clock was never set, and the stamp is of the past: nearly always
         return now - self.age(stamp)
 
     def unchanged_for(self, key: Hashable, value: object) -> float:

@@ -346,7 +346,7 @@ class TestPoll:
             before = len(simulated.requests("sync"))
             until(lambda: len(simulated.requests("sync")) > before, "it polls")
             process.send(signal.SIGINT)
-            code = process.wait(5)
+            code = process.wait()
         simulated.clear_faults()
         assert (code, process.out) == (2, "")
 

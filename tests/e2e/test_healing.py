@@ -83,6 +83,6 @@ def test_a_fleet_that_breaks_as_one_is_left_alone(tmp_path: Path) -> None:
         assert "find the common cause first" in plan.out
         assert plan.out.count("blocked: max_unhealthy") == 160
         assert simulator.requests("call_ready") == []
-        said = [line for line in fleet.process.err.splitlines() if 'msg="healing is blocked"' in line]
-        assert len(said) == 1
-        assert "guards=max_unhealthy" in said[0]
+        fleet.process.until_said('msg="healing is blocked"')
+        (said,) = (line for line in fleet.process.err.splitlines() if 'msg="healing is blocked"' in line)
+        assert "guards=max_unhealthy" in said

@@ -83,7 +83,7 @@ async def test_what_holds_a_claim_back_is_named_in_its_row_and_in_the_log(
     [attempt] = bench.attempts()
     assert (attempt.status, attempt.outcome, attempt.reason) == (Status.ENDED, Outcome.NOT_SENT, reason)
     assert (attempt.sent_at, attempt.charged) == (None, False)
-    [line] = bench.said("heal answered")
+    [line] = bench.said("heal not sent")
     assert (line["phone_number"], line["attempt"], line["reason"]) == (number, attempt.id, reason)
     assert bench.said("heal ended")[0]["outcome"] == "not_sent"
     monkeypatch.undo()

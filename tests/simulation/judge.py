@@ -271,6 +271,7 @@ class Judge:
                 self._released[record.number] = record.at
             case "resume" | "resume --new-store":
                 self._paused_at, self._resumed = None, record.at
+                self._refused_marks.clear()
                 if record.command.endswith("store"):
                     for daemon in self.daemons.values():
                         daemon.barred = False
@@ -619,10 +620,12 @@ class Judge:
     def _polls_on(daemon: Daemon, row: Row) -> list[Poll]:
         """Return what a daemon heard of the number's connection, wherever that is now."""
         own = daemon.polls.get(row.connection)
-        if own and any(row.data["number"] in poll.view.dids for poll in own):
-            return list(own)
         found = [poll for polls in daemon.polls.values() for poll in polls if row.data["number"] in poll.view.dids]
-        return sorted([*found, *(own or ())], key=lambda poll: poll.at)
+        last = max((poll.at for poll in found), default=0.0)
+        if own and own[-1].at >= last and any(row.data["number"] in poll.view.dids for poll in own):
+            return list(own)
+        rest = [poll for poll in own or () if row.data["number"] not in poll.view.dids]
+        return sorted([*found, *rest], key=lambda poll: poll.at)
 
     def _refused(self, row: Row, status: int | None) -> None:
         """Note a credential that was refused, when its row says so: then everybody can know."""

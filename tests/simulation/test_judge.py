@@ -737,6 +737,24 @@ def test_forced_heals_pass_the_budgets_and_count() -> None:
     assert not story.judge.wrong
 
 
+def test_a_resume_forgets_what_was_refused() -> None:
+    story = confirmed(0, 1, 2)
+    setup, other = story.setup, replace(story.setup, heal=replace(HEAL, max_per_hour=5))
+    request = story.heal(241)
+    story.answer(242, request, 401)
+    story.end(242, outcome="rejected", reason="refused (401)", http_status=401)
+    story.judge.take(Commanded(250, "resume", ""))
+    story.judge.take(Reconfigured(251, 1, other, done=True))
+    story.polls(300, 420, (0, 1, 2))
+    request = story.heal(421, row=2, index=1)
+    story.answer(422, request, 401)
+    story.end(422, 2, outcome="rejected", reason="refused (401)", http_status=401)
+    story.judge.take(Reconfigured(430, 1, setup, done=True))
+    story.polls(480, 660, (0, 1, 2))
+    story.heal(661, row=3, index=2)
+    assert not story.judge.wrong
+
+
 @pytest.mark.parametrize(("ahead", "broken"), [(True, set()), (False, {Rule.PER_HOUR})])
 def test_a_process_that_starts_while_its_clock_is_ahead_cannot_know_how_old_a_heal_is(
     *, ahead: bool, broken: set[Rule]

@@ -126,7 +126,19 @@ def test_a_stamp_may_be_as_far_ahead_as_clocks_differ(clock: Hands, stamps: Stam
     at = clock.time() + SET
     assert stamps.age(at) == 0.0
     clock.passes(10.0)
-    assert stamps.age(at) == 10.0 - SET
+    assert stamps.age(at) == 10.0  # it was read ten seconds ago
+
+
+def test_what_was_read_before_the_clock_was_set_back_is_no_younger_for_it(clock: Hands, stamps: StampReader) -> None:
+    at = clock.time()
+    assert stamps.local(at) == at
+    clock.passes(1000.0)
+    clock.set_by(-900.0)
+    assert stamps.age(at) == 1000.0
+    assert stamps.local(at) == clock.time() - 1000.0
+    assert stamps.age(at - 50.0) == 150.0  # by its stamp alone, since it was not read before
+    clock.set_by(+900.0)
+    assert stamps.local(at) == at
 
 
 def test_what_is_not_believed_is_forgotten_when_there_is_too_much_of_it(
