@@ -130,7 +130,7 @@ class Daemon:
     barred: bool = False  # its store came back empty
     manual: frozenset[str] | None = None  # the numbers of a command; `None` for a daemon
     force: bool = False
-    ahead: bool = False  # its clock was ahead when it started: it reads what is older than itself as older than it is
+    misled: bool = False  # when it started, a clock was wrong: it can't know how old what it found is
     polls: dict[str, deque[Poll]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=60)))
     complete: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     paused: dict[str, tuple[float, float]] = field(default_factory=dict)  # by key, from when until when
@@ -249,7 +249,7 @@ class Judge:
             enabled=record.at,
             manual=None if record.manual is None else frozenset(record.manual),
             force=record.force,
-            ahead=record.ahead,
+            misled=record.at <= self._unsteady_until,
         )
 
     def _reconfigured(self, record: Reconfigured) -> None:
@@ -470,7 +470,7 @@ class Judge:
             return
         setup = daemon.setup if daemon else None
         heal = setup.heal if setup else None
-        if heal is None or daemon is None or (daemon.ahead and record.left - daemon.started < HOUR):
+        if heal is None or daemon is None or (daemon.misled and record.left - daemon.started < HOUR):
             return
         within = sum(left > record.left - MINUTE for left, _ in sent)
         most = max(each.heal.requests_per_minute for each in daemon.setups)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class Started:
     """A daemon started, or a command; `slot` is the replica that it is.
 
-    `manual` are the numbers that a command is to heal, `force` is whether past the fleet's guards. `ahead`: its wall
-    clock was ahead of the true time, which it can't know.
+    `manual` are the numbers that a command is to heal, `force` is whether past the fleet's guards.
     """
 
     at: float
@@ -26,7 +25,6 @@ class Started:
     setup: Setup
     manual: tuple[str, ...] | None = None
     force: bool = False
-    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

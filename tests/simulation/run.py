@@ -205,8 +205,7 @@ class Run:
         process = replica.process = self.process(replica.slot, replica.machine)
         daemon = replica.daemon = wiring.Daemon(self.world, process, self.vendor, replica.setup, self.place.url)
         process.spawn(daemon.main(), "main").add_done_callback(lambda _: self.gone(process, killed=False))
-        ahead = replica.machine.wall_shift > 1.0
-        self.tell(Started(self.world.now, process.number, replica.slot, replica.setup, ahead=ahead))
+        self.tell(Started(self.world.now, process.number, replica.slot, replica.setup))
 
     def gone(self, process: Process, *, killed: bool) -> None:
         """Note that a process is no more."""

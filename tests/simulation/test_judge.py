@@ -755,13 +755,15 @@ def test_a_resume_forgets_what_was_refused() -> None:
     assert not story.judge.wrong
 
 
-@pytest.mark.parametrize(("ahead", "broken"), [(True, set()), (False, {Rule.PER_HOUR})])
-def test_a_process_that_starts_while_its_clock_is_ahead_cannot_know_how_old_a_heal_is(
-    *, ahead: bool, broken: set[Rule]
+@pytest.mark.parametrize(("wrong", "broken"), [(True, set()), (False, {Rule.PER_HOUR})])
+def test_a_process_that_starts_while_a_clock_is_wrong_cannot_know_how_old_a_heal_is(
+    *, wrong: bool, broken: set[Rule]
 ) -> None:
     story = confirmed(0, 1, heal=replace(HEAL, max_per_hour=1))
     story.healed(241, others=(1,))
-    story.start(400, process=2, ahead=ahead)
+    if wrong:
+        story.judge.take(Excused(300, 400, -2, "clock"))
+    story.start(400, process=2)
     for at in range(460, 1500, 60):
         story.poll(at, (1,), process=2)
     story.heal(1501, row=2, index=1, process=2)
