@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,9 @@ from exporter.logs import set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+# In the background of a script SIGINT is ignored, and so it would be in every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,7 +14,7 @@ from tests.support.markdown import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WEEKS: Final = "0.25"  # about a minute of one core; the number of weeks bounds it, however slow the machine is
+WEEKS: Final = "0.2"  # about a minute of one core; the number of weeks bounds it, however slow the machine is
 DAY: Final = "0.03"  # weeks of each run
 
 
