@@ -16,6 +16,7 @@ class RowCache:
     def __init__(self) -> None:
         self._revision: str | None = None
         self._results: dict[Hashable, tuple[Mapping[str, float], Sequence[Any]]] = {}
+        self.noticed = False  # whether what is new in this revision was taken in, to the end
 
     def at(self, revision: str | None) -> bool:
         """Use it for a store of a revision. Returns whether it was used for the same one before."""
@@ -29,6 +30,7 @@ class RowCache:
         """Forget everything."""
         self._revision = None
         self._results.clear()
+        self.noticed = False
 
     def get(self, key: Hashable, bounds: Mapping[str, float]) -> Sequence[Any] | None:
         """Return a result that has all rows within some lower bounds, and maybe more; `None` where there is none."""
@@ -45,11 +47,19 @@ class RowCache:
 class Rows:
     """Reader of the rows of one transaction. With a cache, a result that is in it is not asked for again."""
 
-    def __init__(self, connection: Connection, cache: RowCache | None = None, *, unchanged: bool = False) -> None:
-        """`unchanged`: nothing was changed since the transaction before."""
+    def __init__(self, connection: Connection, cache: RowCache | None = None) -> None:
         self.connection = connection
-        self.unchanged = unchanged
         self._cache = cache
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing was changed since what is new was taken in."""
+        return self._cache is not None and self._cache.noticed
+
+    def note_taken_in(self) -> None:
+        """Note that what is new was taken in."""
+        if self._cache:
+            self._cache.noticed = True
 
     def all(
         self, query: Select[Any], parameters: Mapping[str, Any] | None = None, bounds: Mapping[str, float] | None = None

@@ -139,6 +139,7 @@ class FactReader:
             found = rows.connection.execute(_STILL_OPEN).all()
             highest = rows.connection.execute(_HIGHEST).scalar_one() or 0
         stamps.look(max(highest, stamps.highest), ((row[0], row[1] != Status.ENDED, tuple(row[2:])) for row in found))
+        rows.note_taken_in()
 
     def open_attempts(self, rows: Rows) -> list[Attempt]:
         """Return the open attempts of all accounts, oldest first, with their times as they were written."""
@@ -255,7 +256,7 @@ class FactReader:
         return self._stamps.record(record)
 
 
-def attempt_of(values: Mapping[str, Any]) -> Attempt:
+def attempt_of(values: Mapping[Any, Any]) -> Attempt:
     """Return the attempt that a row is."""
     return Attempt(
         **{

@@ -110,7 +110,7 @@ class Ledger:
         if number is not None:
             query = query.where(heal_attempts.c.number == number)
         with self._database.transaction(reading=True) as connection:
-            return [attempt_of(dict(row)) for row in connection.execute(query).mappings()]
+            return [attempt_of(row) for row in connection.execute(query).mappings()]
 
     def page(self, wanted: Wanted, offset: int, limit: int) -> tuple[int, list[Attempt]]:
         """Return how many attempts are wanted, and some of them, newest first."""
@@ -122,7 +122,7 @@ class Ledger:
         query = select(heal_attempts).where(*where).order_by(table.id.desc()).offset(offset).limit(limit)
         with self._database.transaction(reading=True) as connection:
             total = connection.execute(select(func.count()).select_from(heal_attempts).where(*where)).scalar_one()
-            return total, [attempt_of(dict(row)) for row in connection.execute(query).mappings()]
+            return total, [attempt_of(row) for row in connection.execute(query).mappings()]
 
     # The two transactions before a request
 
@@ -194,7 +194,7 @@ class Ledger:
             inserted = connection.execute(query.returning(heal_attempts)).mappings().one_or_none()
             if not inserted:
                 return Refused(("an attempt on it is open already",))
-            attempt = attempt_of(dict(inserted))
+            attempt = attempt_of(inserted)
             if after:
                 self._note_did(connection, attempt, after, now)
             return attempt
@@ -376,7 +376,7 @@ class Ledger:
                 heal_attempts.c.number == number, heal_attempts.c.status != Status.ENDED
             )
             row = connection.execute(query).mappings().one_or_none()
-            attempt = attempt_of(dict(row)) if row else None
+            attempt = attempt_of(row) if row else None
             values = {"status": Status.ENDED, "ended_at": now, "reason": f"released by hand: {reason}"}
             waits_for_polls = (Status.VERIFYING, Status.AMBIGUOUS)
             if attempt and _change(
@@ -427,8 +427,8 @@ class Ledger:
 
     def _rows(self, connection: Connection) -> Rows:
         """Return the reader of a transaction that changes nothing of what it reads."""
-        unchanged = self._cache.at(self._database.revision)
-        return Rows(connection, self._cache, unchanged=unchanged)
+        self._cache.at(self._database.revision)
+        return Rows(connection, self._cache)
 
     def _open(self, rows: Rows) -> list[Attempt]:
         self._facts.notice(rows)

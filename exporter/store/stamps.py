@@ -67,9 +67,7 @@ class StampReader:
 
     def _remember(self, stamp: float) -> None:
         """Have a stamp age from when it was first read: it was written by then, whatever the clock was set to since."""
-        if len(self._first_read) >= MOST_REMEMBERED:
-            del self._first_read[next(iter(self._first_read))]
-        self._first_read[stamp] = self._seen.get(stamp, self._clock.monotonic())
+        _keep(self._first_read, stamp, self._seen.get(stamp, self._clock.monotonic()))
 
     # What is new since the last look
 
@@ -151,9 +149,7 @@ class StampReader:
     def local(self, stamp: float) -> float:
         """Return a stamp as this process's wall clock would have written it."""
         if stamp not in self._seen:
-            if len(self._seen) >= MOST_REMEMBERED:
-                del self._seen[next(iter(self._seen))]
-            self._seen[stamp] = self._clock.monotonic()
+            _keep(self._seen, stamp, self._clock.monotonic())
         now, earliest = self._clock.time(), self.earliest
         if self._ahead - self._behind <= SET and stamp <= earliest + SET and stamp not in self._first_read:
             return stamp  # the clock was never set, and the stamp is of the past: nearly always
@@ -209,3 +205,10 @@ class StampReader:
             if (stamp := getattr(of, name)) is not None and (local := self.local(stamp)) != stamp
         }
         return replace(of, **changed) if changed else of
+
+
+def _keep(moments: dict[float, float], stamp: float, at: float) -> None:
+    """Remember a stamp's moment, and forget the oldest where there are too many."""
+    if len(moments) >= MOST_REMEMBERED:
+        del moments[next(iter(moments))]
+    moments[stamp] = at

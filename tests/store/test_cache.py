@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, text
 
+from exporter.errors import StoreError
 from exporter.model import HealState, Outcome
 from exporter.store.cache import RowCache, Rows
 from exporter.store.records import DidRecord, Result, Status, Transition
@@ -194,6 +195,26 @@ def test_a_cache_of_an_unknown_revision_holds_nothing() -> None:
     assert cache.get("another", {}) is None
     assert not cache.at("two")
     assert cache.get("key", {"after": 10.0}) is None
+
+
+def test_what_a_look_that_failed_did_not_take_in_is_taken_in_by_the_next(store: Store, url: str) -> None:
+    """Else a row whose clock was behind would be as old as it says."""
+    clock = ManualClock(NOW)
+    reader = open_store(url, "two", clock)
+    assert reader.ledger.open_attempts() == []
+    claimed(store, now=NOW - 5 * HOUR)
+
+    def fail(_: object, __: object, statement: str, *___: object) -> None:
+        if "heal_attempts" in statement:
+            raise StoreError("the disk is away")
+
+    engine = reader.ledger._database.engine  # noqa: SLF001 - beneath the ledger
+    event.listen(engine, "before_cursor_execute", fail)
+    with pytest.raises(StoreError, match="the disk is away"):
+        reader.ledger.open_attempts()
+    event.remove(engine, "before_cursor_execute", fail)
+    assert [each.claimed_at for each in reader.ledger.open_attempts()] == [NOW]
+    reader.close()
 
 
 def test_rows_without_a_cache_are_read_each_time(store: Store) -> None:
