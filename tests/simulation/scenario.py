@@ -23,6 +23,7 @@ EPOCHS: Final = (
 )
 ZONES: Final = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC")
 FLEET: Final = 40  # numbers
+DAY: Final = 1 / 7  # in weeks
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,19 @@ def scenario(seed: str, *, postgres: bool | None = None) -> Scenario:
         keys = (keys[0], keys[0])
     limit = rng.choice([60, 60, 60, 30, 20]) if not crowded else rng.choice([8, 12, 20])
     setup = _setup(rng, keys, connections, limit // slots)
+    weeks = rng.choices([DAY, 2 * DAY, 1.0], [0.6, 0.3, 0.1])[0]
+    epoch = rng.choice(EPOCHS)
+    on_postgres = rng.random() < 0.1
+    upgrade = rng.random() < 0.15
+    exact = rng.random() < 0.05
     return Scenario(
         seed=seed,
-        weeks=rng.choices([1 / 7, 2 / 7, 1.0], [0.6, 0.3, 0.1])[0],
-        epoch=rng.choice(EPOCHS),
+        weeks=DAY if crowded or exact or slots > 2 else weeks,  # these cost several times as much
+        epoch=epoch,
         slots=slots,
-        postgres=rng.random() < 0.1 if postgres is None else postgres,
-        upgrade=rng.random() < 0.15,
-        exact=rng.random() < 0.05,
+        postgres=on_postgres if postgres is None else postgres,
+        upgrade=upgrade,
+        exact=exact,
         lag=rng.random() < 0.4,
         keys=keys,
         connections=connections,
