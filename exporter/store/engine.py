@@ -229,7 +229,7 @@ class Database:
             yield
         except StoreError as error:
             if self._is_gone():
-                raise StorePlaceError(f"{error}, {self.name}; {NAME_ONE}") from error
+                raise StorePlaceError(f"{error}; {NAME_ONE}") from error
             raise
         finally:
             self._creating = False
@@ -272,11 +272,15 @@ def transaction(engine: Engine, *, reading: bool = False) -> Iterator[Connection
             with connection.begin():
                 yield connection
     except DBAPIError as error:
-        raise StoreError(f"the store does not answer: {_first_line(error.orig)}") from error
+        raise StoreError(f"the store at {_name(engine)} does not answer: {_first_line(error.orig)}") from error
     except UnicodeEncodeError:
-        raise StoreError("the store refuses: a text that is no Unicode") from None
+        raise StoreError(f"the store at {_name(engine)} refuses: a text that is no Unicode") from None
     except SQLAlchemyError as error:
-        raise StoreError(f"the store refuses: {type(error).__name__}") from error
+        raise StoreError(f"the store at {_name(engine)} refuses: {type(error).__name__}") from error
+
+
+def _name(engine: Engine) -> str:
+    return store_name(masked_store_url(engine.url.render_as_string(hide_password=False)))
 
 
 def migrate(engine: Engine) -> None:

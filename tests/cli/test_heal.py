@@ -227,4 +227,4 @@ class TestHistory:
         broken.write_text("this is no database " * 100)
         told = heal(env, "history")
         assert told.code == 2
-        assert "the store does not answer: file is not a database" in told.err
+        assert f"the store at {broken} does not answer: file is not a database" in told.err

@@ -135,7 +135,7 @@ class TestTheSameStore:
     def test_one_that_fails_in_another_way_is_not_said_to_be_lost(self, database: Database) -> None:
         with database.transaction() as connection:
             connection.execute(text("ALTER TABLE store_identity RENAME COLUMN accepted_at TO agreed_at"))
-        with pytest.raises(StoreError, match=r"^the store does not answer: .*accepted_at") as failed:
+        with pytest.raises(StoreError, match=r"^the store at .+ does not answer: .*accepted_at") as failed:
             database.open()
         assert type(failed.value) is StoreError
 
@@ -298,8 +298,9 @@ class TestAFile:
 
     def test_that_holds_something_else_says_so(self, file: Path, database: Database) -> None:
         file.write_bytes(b"what is this? " * 1000)
-        with pytest.raises(StoreError, match="the store does not answer: file is not a database"):
+        with pytest.raises(StoreError) as refused:
             database.open()
+        assert str(refused.value) == f"the store at {file} does not answer: file is not a database"
 
     def test_is_made_with_its_folder_for_the_user_alone(self, tmp_path: Path) -> None:
         folder = tmp_path / "state" / "voicelink-exporter"
@@ -321,7 +322,7 @@ class TestAFile:
         with pytest.raises(StorePlaceError) as refused:
             Database("sqlite:////proc/self/store.db").open()
         assert str(refused.value) == (
-            "the store does not answer: unable to open database file, /proc/self/store.db; "
+            "the store at /proc/self/store.db does not answer: unable to open database file; "
             "name one with store.url in the configuration, or with VOICELINK_STORE_URL"
         )
 

@@ -137,7 +137,7 @@ def test_a_schema_of_a_newer_version_is_refused_and_left_alone(engine: Engine, p
 def test_a_migration_that_fails_half_way_leaves_nothing(engine: Engine, plain: Engine) -> None:
     with plain.begin() as connection:
         connection.execute(text("CREATE TABLE heal_dids (somebody_elses INTEGER)"))  # the fourth table to be made
-    with pytest.raises(StoreError, match=r"the store does not answer: .*heal_dids.* already exists"):
+    with pytest.raises(StoreError, match=r"^the store at .+ does not answer: .*heal_dids.* already exists"):
         migrate(engine)
     assert tables(plain) <= {"heal_dids"}
     with plain.begin() as connection:

@@ -67,7 +67,8 @@ def test_without_the_driver_the_extra_is_named() -> None:
 )
 def test_a_server_that_is_not_there_is_said_without_the_password(address: str) -> None:
     engine = connect(f"postgresql+psycopg://user:{CANARY}@{address}")
-    with pytest.raises(StoreError, match=r"^the store does not answer: ") as refused:
+    said = r"^the store at postgresql\+psycopg://user:<secret>@.+ does not answer: "
+    with pytest.raises(StoreError, match=said) as refused:
         migrate(engine)
     assert f":{CANARY}" not in f"{refused.value} {refused.value.__cause__}"
     assert refused.value.__cause__
