@@ -172,7 +172,7 @@ def _unobserved_as_json(each: Attempt) -> dict[str, Any]:
 async def run(settings: Settings, wanted: Wanted) -> int:
     """Heal by hand: ask, send one after the other, print the steps, watch what comes of each.
 
-    Returns 0 when all are mended, 1 when not, 2 when a target could not be polled.
+    Returns 0 when all are healed, 1 when not, 2 when a target could not be polled.
     """
     async with HealSession(settings) as session:
         chosen, failed = await _choose(session, wanted), session.unknown
@@ -182,12 +182,12 @@ async def run(settings: Settings, wanted: Wanted) -> int:
         if ready and not wanted.yes and not _agreed(ready):
             print("nothing was sent")  # noqa: T201
             return NO
-        mended = [await _heal(session, each, force=wanted.force) for each in ready]
+        healed = [await _heal(session, each, force=wanted.force) for each in ready]
     if not chosen:
         print("nothing to heal")  # noqa: T201
     if failed:
         return COULD_NOT_TELL
-    return DONE if len(ready) == len(chosen) and all(mended) else NO
+    return DONE if len(ready) == len(chosen) and all(healed) else NO
 
 
 async def _choose(session: HealSession, wanted: Wanted) -> list[Candidate]:
@@ -227,7 +227,7 @@ def _agreed(ready: Sequence[Candidate]) -> bool:
 
 
 async def _heal(session: HealSession, each: Candidate, *, force: bool) -> bool:
-    """Send one heal, print what the API said, and wait for what the polls say. Returns whether it is mended."""
+    """Send one heal, print what the API said, and wait for what the polls say. Returns whether it is healed."""
     try:
         told = await session.manual.send(each, session.poll_again, force=force)
     except asyncio.CancelledError:
@@ -256,7 +256,7 @@ async def _watch(session: HealSession, each: Candidate) -> bool:
                 await session.poller.poll(each.target)
                 state = session.poller.fleet.targets[each.target]
                 if await asyncio.to_thread(session.manual.verified, state, each.number):
-                    print(f"{each.label}: mended")  # noqa: T201
+                    print(f"{each.label}: healed")  # noqa: T201
                     return True
     except asyncio.CancelledError:
         print(f"{each.label}: interrupted; {rest}", file=sys.stderr)  # noqa: T201

@@ -256,7 +256,7 @@ class Poll(Section):
 
 
 class Backoff(Section):
-    """How long a DID is left alone after a heal that didn't mend it."""
+    """How long a DID is left alone after a heal that did not work."""
 
     initial: PositiveDuration = timedelta(minutes=10)
     """After the first failure; doubles with each one, plus up to 25 % jitter."""
@@ -291,7 +291,7 @@ class Window(Section):
 
 
 class Heal(Section):
-    """What is mended without asking, and every bound on it."""
+    """What is healed without asking, and every limit on it."""
 
     mode: Annotated[Literal["off", "observe", "enforce"], OffIsFalse] = "off"
     """`observe` decides and records, and sends nothing; `enforce` sends."""
@@ -311,9 +311,9 @@ class Heal(Section):
     verify_within: PositiveDuration = timedelta(minutes=10)
     """A heal that the polls don't confirm within this has failed."""
     probation: PositiveDuration = timedelta(hours=1)
-    """How long a mended DID has to stay clean until its attempts are forgotten."""
+    """How long a healed DID has to stay clean until its attempts are forgotten."""
     backoff: Backoff = Backoff()
-    """How long a DID is left alone after a heal that didn't mend it."""
+    """How long a DID is left alone after a heal that did not work."""
     max_attempts: int = Field(3, ge=1)
     """So many attempts within `attempts_window` put a DID into quarantine."""
     attempts_window: PositiveDuration = timedelta(hours=24)
@@ -386,7 +386,7 @@ class Config(Section):
     poll: Poll = Poll()
     """When the API is asked."""
     heal: Heal = Heal()
-    """What is mended without asking, and every bound on it."""
+    """What is healed without asking, and every limit on it."""
     store: Store = Store()
     """Where states, transitions and the ledger of heals are kept."""
     privacy: Privacy = Privacy()

@@ -1,4 +1,4 @@
-"""Healing: who is mended when, and why not.
+"""Healing: which DID is healed when, and why another one is not.
 
 The policy decides, the ledger holds, the executor sends, the controller joins them.
 """

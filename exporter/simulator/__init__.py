@@ -31,7 +31,7 @@ DIDs are spread over the connections in equal blocks; `did_id` counts from 800, 
             imported=bool, friendly_name=str) -> Truth
         `issues` is all that is wrong from then on (DID_EXPIRED and DID_UNMAPPED included) and takes the DID off the
         schedule until `issues=None`; `client_id=None` unmaps it. NO_BOT, ROUTING_MISSING and, with an agent_id,
-        NO_VOCOBASE_AGENT are mended by call-ready; so is an unmapped DID with a client_id; nothing else is
+        NO_VOCOBASE_AGENT are repaired by call-ready; so is an unmapped DID with a client_id; nothing else is
     set_connection(connection_id, *, status=str)
     add_fault(Fault | str) -> int; faults() -> list[Fault]; clear_faults()
 A number or connection it does not know is a KeyError; a wrong value a ValueError.

@@ -63,7 +63,7 @@ class Did:
     defects: tuple[str, ...] = ()
     """What is wrong until somebody mends it."""
     broke: tuple[str, ...] = ()
-    """What the schedule broke and nobody has mended yet."""
+    """What the schedule broke and nobody has repaired yet."""
     pinned: bool = False
     expired: bool = False
     imported: bool = True
@@ -99,7 +99,7 @@ class Did:
         self.updated = elapsed
         self.parts = None
 
-    def mend(self, *codes: str) -> None:
+    def repair(self, *codes: str) -> None:
         """Take codes off it."""
         self.defects = tuple(code for code in self.defects if code not in codes)
         self.broke = tuple(code for code in self.broke if code not in codes)
@@ -140,7 +140,7 @@ def client_of(index: int) -> int:
 
 
 class Fleet:
-    """All DIDs; a function of the options and of the seconds since the start, but for what was mended or changed."""
+    """All DIDs: a function of the options and of the seconds since the start, and of what was repaired or changed."""
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.seed = options.seed

@@ -31,7 +31,7 @@ class Order:
 
 
 def make_ready(did: Did, connection: Connection, order: Order, elapsed: float) -> list[Step]:
-    """Mend what call-ready can mend and say how it went; refuses before it has done anything."""
+    """Repair what call-ready can repair and say how it went; refuses before it has done anything."""
     if order.client_id is not None:
         _check_client(did, connection, order.client_id)
     steps = [
@@ -78,7 +78,7 @@ def _bot(did: Did, order: Order) -> Step:
         return _step("ensure_bot", "blocked", "no client")
     if NO_BOT not in did.issues:
         return _step("ensure_bot", "skipped", "active bot exists")
-    did.mend(NO_BOT)
+    did.repair(NO_BOT)
     did.bot_ordinal += 1
     did.bot_name = order.bot_name or did.bot_name
     return _step("ensure_bot", "done", "bot created", websocket_url=order.websocket_url or None)
@@ -89,7 +89,7 @@ def _routing(did: Did) -> Step:
         return _step("ensure_routing", "blocked", "no client")
     if ROUTING_MISSING not in did.issues:
         return _step("ensure_routing", "skipped", "outbound calls go to the bot")
-    did.mend(ROUTING_MISSING)
+    did.repair(ROUTING_MISSING)
     did.routing_ordinal += 1
     return _step("ensure_routing", "done", "outbound calls go to the bot")
 
@@ -100,7 +100,7 @@ def _agent(did: Did, order: Order) -> Step:
         return _step("assign_agent", status, "no agent_id given")
     if NO_AGENT not in did.issues and did.agent_id == order.agent_id:
         return _step("assign_agent", "skipped", "assigned already")
-    did.mend(NO_AGENT)
+    did.repair(NO_AGENT)
     if did.agent_id != order.agent_id:
         did.agent_id, did.agent_name = order.agent_id, f"Agent {order.agent_id[:8]}"
     return _step("assign_agent", "done", "assigned", agent_id=did.agent_id)

@@ -33,7 +33,7 @@ class SimulatorOptions:
     connections: int = 1
     seed: int = 1
     broken: float = 0.0
-    """Fraction of the DIDs that are broken from the start until mended."""
+    """Fraction of the DIDs that are broken from the start until repaired."""
     churn: float = 0.0
     """Fraction of the working DIDs that break in an hour; 0: nothing changes by itself."""
     outage: float = 600.0
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind, metavar, text in (
         ("dids", int, "N", "numbers in the fleet, over all connections"),
         ("connections", int, "N", "VoiceLink connections the numbers are spread over; the first is the default one"),
-        ("broken", float, "FRACTION", "fraction of the numbers that are broken from the start until mended"),
+        ("broken", float, "FRACTION", "fraction of the numbers that are broken from the start until repaired"),
         ("churn", float, "FRACTION", "fraction of the working numbers that break in an hour; 0: none"),
         ("outage", float, "SECONDS", "mean time until a number that broke by itself recovers by itself"),
         ("latency", float, "SECONDS", "time each answer takes"),

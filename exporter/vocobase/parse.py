@@ -117,20 +117,20 @@ def _decode(body: bytes | bytearray) -> SyncEnvelope:
     try:
         return _sync.decode(body)
     except msgspec.DecodeError:
-        mended = _mended(body)
-        if mended == body:
+        repaired = _repaired(body)
+        if repaired == body:
             raise
-        return _sync.decode(mended)
+        return _sync.decode(repaired)
 
 
 def _loads(body: bytes | bytearray) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
         return from_json(body)
     except ValueError:
-        return from_json(_mended(body))
+        return from_json(_repaired(body))
 
 
-def _mended(body: bytes | bytearray) -> bytes:
+def _repaired(body: bytes | bytearray) -> bytes:
     """Put a question mark for half a surrogate pair, as a text cut in an emoji ends with: parsers refuse it."""
     return _ESCAPE.sub(lambda escape: b"?" if escape[1] else escape[0], body)
 

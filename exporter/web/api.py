@@ -113,7 +113,7 @@ def create_api(reader: Reader) -> Heads:
         operation_id="listHeals",
     )
     async def heals(query: Annotated[HealQuery, Query()]) -> Response:
-        """List the ledger, newest first: every request that was sent to mend a number, or would have been."""
+        """List the ledger, newest first: every request that was sent to heal a number, or would have been."""
         return _json(await reader.heals(query))
 
     api.add_exception_handler(RequestValidationError, _invalid)

@@ -227,7 +227,7 @@ class Heal(Model):
     manual: bool
     """Whether a person asked for it."""
     issues: tuple[str, ...]
-    """What it was to mend."""
+    """The issues that it was to resolve."""
     replica: str
     """The process that made it."""
     claimed_at: datetime
@@ -269,7 +269,7 @@ class TargetHealing(Model):
     quarantined: int
     """Numbers that are not healed any more until a person lifts that."""
     relapses: int
-    """Mended numbers that broke again within probation."""
+    """Healed numbers that broke again within probation."""
     would: int
     """What observe mode would have sent."""
     attempts: dict[Outcome, int]

@@ -91,7 +91,7 @@ class TestRun:
         assert (done.code, done.err) == (0, f"store: {env['VOICELINK_STORE_URL'].removeprefix('sqlite:///')}\n")
         assert f"{FIRST}: answered with ready: true; the polls decide" in done.out
         assert "  ensure_bot: done" in done.out
-        assert f"{FIRST}: mended" in done.out
+        assert f"{FIRST}: healed" in done.out
         (row,) = ledger(env)
         assert (row["status"], row["outcome"], row["manual"]) == ("ended", "succeeded", True)
         assert "token" not in row
@@ -185,7 +185,7 @@ class TestRun:
         done = heal(env, "run", FIRST, "--yes")
         assert done.code == 0
         assert "the API has a fault (500 INTERNAL_ERROR)" in done.out
-        assert f"{FIRST}: mended" in done.out
+        assert f"{FIRST}: healed" in done.out
         assert len(simulator.requests("call_ready")) == 1
 
     def test_what_the_polls_do_not_confirm_stays_open_for_the_daemon(
