@@ -150,6 +150,11 @@ def test_tests_that_do_not_end_have_noticed_it() -> None:
     assert judge(MUTANT, answer(code=None)).killed
 
 
+def test_a_mutant_by_which_a_conftest_can_not_be_imported_is_noticed() -> None:
+    said = "ImportError while loading conftest '/tmp/copy/tests/heal/conftest.py'.\nE   TypeError: no"
+    assert judge(MUTANT, answer(code=4, output=said)).killed
+
+
 def test_tests_that_pytest_can_not_run_judge_nothing() -> None:
     with pytest.raises(UnusableError, match="pytest can't run"):
         judge(MUTANT, answer(code=4))

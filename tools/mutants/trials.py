@@ -25,6 +25,8 @@ AT_LEAST: Final = 20.0  # seconds of a processor that the tests of a mutant get,
 TIMES: Final = 5.0
 PASSED: Final = 0  # pytest's exit codes
 FAILED: Final = frozenset({1, 2, 3})  # by a test, by a file that can't be read, by pytest itself
+NOT_BEGUN: Final = 4
+UNREADABLE: Final = "Error while loading conftest"  # what pytest says where a conftest.py can't be imported
 SAID: Final = 2000  # characters of an output that are shown
 
 
@@ -132,6 +134,8 @@ def judge(mutant: Mutant, answer: dict[str, Any]) -> Verdict:
     code, failed = answer["code"], answer["failed"]
     if code is None:
         return Verdict(mutant, killed=True, by="the tests did not end in time")
+    if code == NOT_BEGUN and UNREADABLE in answer["output"]:  # which can be read without the mutant
+        return Verdict(mutant, killed=True, by="a conftest.py that can't be imported")
     if code != PASSED and code not in FAILED:
         raise UnusableError(f"pytest can't run {' '.join(mutant.tests)}:\n{answer['output'][-SAID:]}")
     if mutant.all_of_them:
