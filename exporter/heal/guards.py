@@ -100,7 +100,6 @@ def _suspicion(health: TargetHealth, *, before: TargetHealth, resumed_at: float)
             suspect=f"a poll lost {lost} of {before.listed} DIDs",
             suspect_resumed_at=resumed_at,
             suspect_listed=health.listed,
-            suspect_agreed=0,
             suspect_before=before.listed,
         )
     return health
@@ -156,7 +155,7 @@ def account_guards(
     now: float,
     *,
     ramp_start: float,
-    fingerprint: str = "",
+    fingerprint: str,
     observing: bool = False,
 ) -> Iterator[ActiveGuard]:
     """Name the guards of an account that hold now.
@@ -208,7 +207,7 @@ def blocking_reasons(
     config: Heal,
     now: float,
     ramp_start: float,
-    fingerprint: str = "",
+    fingerprint: str,
     observing: bool = False,
     forced: frozenset[Guard] = frozenset(),
     patient: bool = True,

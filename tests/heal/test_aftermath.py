@@ -53,6 +53,12 @@ def after_end(outcome: Outcome, *, charged: int, known: DidRecord | None = None,
     )
 
 
+def test_an_attempt_that_ends_without_backoff_leaves_its_did_idle() -> None:
+    after = after_end(Outcome.FAILED, charged=0, known=record(HealState.VERIFYING, until=NOW), backoff=False)
+
+    assert after == record(HealState.IDLE, since=NOW, until=0.0, reason="so it is")
+
+
 def test_a_verified_attempt_leads_to_probation_and_keeps_the_count() -> None:
     after = after_end(Outcome.SUCCEEDED, charged=3, known=record(HealState.BACKOFF, failures=2, until=NOW))
 

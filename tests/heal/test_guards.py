@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from exporter.config.schema import Heal
+from exporter.heal.decide import WOULD_HOLD
 from exporter.heal.guards import (
     FORCEABLE,
     ActiveGuard,
@@ -51,7 +52,7 @@ def facts(**more: Any) -> AccountRecord:  # noqa: ANN401 - any field
 
 
 def held(known: AccountRecord, *, config: Heal = HEAL, now: float = NOW, **more: Any) -> set[Guard]:  # noqa: ANN401
-    return {guard for guard, _ in account_guards(known, config, now, **{"ramp_start": 0.0, **more})}
+    return {guard for guard, _ in account_guards(known, config, now, **{"ramp_start": 0.0, "fingerprint": "", **more})}
 
 
 def heal(**values: Any) -> Heal:  # noqa: ANN401 - any key
@@ -356,11 +357,15 @@ def test_the_first_poll_is_not_compared_with_anything_but_the_first_after_a_lost
     assert polled(replace(GOOD, complete_polls=0), listed=10).suspect
 
 
+def test_of_a_target_that_was_never_polled_nothing_is_known_and_nothing_suspected() -> None:
+    assert astuple(TargetHealth(TARGET))[1:] == (0.0, 0.0, 0, 0, 0, 0, False, 0, "", 0.0, 0, 0, 0)
+
+
 # What speaks against one request
 
 
 def blocking(record: DidRecord | None = None, counts: Counts | None = None, **more: Any) -> list[str]:  # noqa: ANN401
-    known = {"health": GOOD, "config": HEAL, "now": NOW, "ramp_start": 0.0, "version": 0, **more}
+    known = {"health": GOOD, "config": HEAL, "now": NOW, "ramp_start": 0.0, "fingerprint": "", "version": 0, **more}
     return list(blocking_reasons(facts(), record or DidRecord(NUMBER), counts or Counts(), **known))
 
 
@@ -376,6 +381,7 @@ def blocking(record: DidRecord | None = None, counts: Counts | None = None, **mo
         (DidRecord(NUMBER), Counts(charged=(NOW,) * 2), {}, []),
         (DidRecord(NUMBER), Counts(charged=(NOW,) * 3), {}, ["3 attempts within 1d are the most"]),
         (DidRecord(NUMBER), Counts(would_at=NOW - 1), {}, []),
+        (DidRecord(NUMBER), Counts(would_at=NOW - WOULD_HOLD), {"observing": True}, []),
         (
             DidRecord(NUMBER),
             Counts(would_at=NOW - 1),
@@ -477,13 +483,13 @@ def test_each_guard_of_an_account_says_why(known: dict[str, Any], config: Heal, 
 def test_a_breaker_that_tries_one_says_so() -> None:
     known = facts(recent=ended(*[Outcome.FAILED] * 3), open=TRIED)
     assert (Guard.BREAKER, "one heal is being tried after a row of failures") in list(
-        account_guards(known, HEAL, NOW + 1800, ramp_start=0.0)
+        account_guards(known, HEAL, NOW + 1800, ramp_start=0.0, fingerprint="")
     )
 
 
 def test_what_observe_mode_would_have_sent_is_counted_as_such() -> None:
     known = facts(would=(NOW,) * 10)
-    assert list(account_guards(known, HEAL, NOW, ramp_start=0.0, observing=True)) == [
+    assert list(account_guards(known, HEAL, NOW, ramp_start=0.0, fingerprint="", observing=True)) == [
         (Guard.RATE_LIMITED, "10 heals were sent within a minute")
     ]
 

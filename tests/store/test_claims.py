@@ -125,7 +125,9 @@ def test_every_place_of_a_budget_can_be_used(store: Store) -> None:
 
     def judge_at(now: float) -> Judge:
         def judge(facts: AccountRecord, record: DidRecord, counts: Counts) -> Iterable[str]:
-            return blocking_reasons(facts, record, counts, health=None, config=config, now=now, ramp_start=0.0)
+            return blocking_reasons(
+                facts, record, counts, health=None, config=config, now=now, ramp_start=0.0, fingerprint=""
+            )
 
         return judge
 
