@@ -3,7 +3,7 @@
 # make stack   the demo with Prometheus, the rules and Alertmanager on loopback, until Ctrl-C
 # make prove   simulates weeks of bad weather in virtual time, and judges the promises of healing at the vendor
 # make test    runs the tests, after installing the system programs they need where that is possible
-# make lint    formatting, lint, types, layers, generated files, the Dockerfile
+# make lint    formatting, lint, types, layers, generated files, the Dockerfile, the workflows
 # make mutants breaks healing on purpose, one small change at a time, and shows what no test notices
 # make bench   measures speed and size beside what a user would write instead
 # make lock    resolves the dependencies anew; make generate writes the generated files anew
@@ -43,6 +43,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet --pedantic .github
 
 mutants: $(VENV)/dev.stamp system
 	$(BIN)/python -m tools.mutants $(ARGS)

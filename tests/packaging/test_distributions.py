@@ -45,11 +45,11 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(built: Built
 def test_the_sdist_holds_what_a_checkout_does(built: Built) -> None:
     with tarfile.open(built[0]) as tar:
         held = {name.partition("/")[2] for name in tar.getnames()}
-    # What isn't for those who get the sdist: the script of this project's own CI. PKG-INFO is the build's.
+    # What isn't for those who get the sdist: this project's own CI, and settings of editors. PKG-INFO is the build's.
     tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     known = set(subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
-    there = {name for name in known if (ROOT / name).is_file()}
-    assert held - {"PKG-INFO"} == there - {".ci/run"}
+    there = {name for name in known if (ROOT / name).is_file() and not name.startswith((".ci/", ".github/"))}
+    assert held - {"PKG-INFO"} == there - {".editorconfig", ".pre-commit-config.yaml"}
 
 
 def test_what_is_in_the_sdist_builds_both_again_byte_by_byte(built: Built, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -258,7 +258,8 @@ def main() -> int:
                 job = _with(template, seed=seed)
                 done(job, run(job))
         else:
-            _many(template, options, done)
+            with suppress(KeyboardInterrupt):  # what was run counts
+                _many(template, options, done)
         tally.seconds = round(time.monotonic() - started, 1)
         _sum_up(tally, options.tally)
         for job, result in failed[:3]:
@@ -297,7 +298,7 @@ def _many(template: Job, options: argparse.Namespace, done: Callable[[Job, tuple
     seeds = _seeds(options.begin)
     weeks = 0.0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context, max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         running: dict[Any, Job] = {}
         while running or (weeks < options.weeks and time.monotonic() < end):
             while len(running) < options.workers and weeks < options.weeks and time.monotonic() < end:
