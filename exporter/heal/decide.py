@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter.config import format_duration
@@ -26,12 +26,12 @@ CLEAN_POLLS: Final = 2  # in a row, without any of the issues that healing is fo
 VERIFIED: Final = f"{CLEAN_POLLS} complete polls without the issue"
 
 
-class Kind(StrEnum):
+class Kind(Enum):
     """What one complete poll says of a DID, as healing sees it."""
 
-    CLEAN = "clean"  # it is there, and has none of the issues that healing is for
-    HEALABLE = "healable"
-    OTHER = "other"  # it is broken in a way that call-ready is not to be tried on
+    CLEAN = auto()  # it is there, and has none of the issues that healing is for
+    HEALABLE = auto()
+    OTHER = auto()  # it is broken in a way that call-ready is not to be tried on
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Move:
     record: DidRecord  # as it was: the change is refused when it isn't any more
     state: HealState
     reason: str
-    relapse: bool = False
+    relapse: bool
 
 
 Action = Send | Resolve | Move

@@ -66,6 +66,17 @@ def test_a_fleet_that_is_fine_is_not_worth_a_word() -> None:
     assert (found.decisions, found.followed, found.sends, found.states, found.changes) == ((), {}, [], {}, False)
 
 
+def test_sends_are_left_out_with_the_reason_and_all_else_stays() -> None:
+    send, moved = Send(ONE, (), {}, 5.0), Move(DidRecord(THREE), HealState.IDLE, "it is over", relapse=False)
+    one = Decision(ONE, HealState.PENDING, "it is broken", send)
+    two = Decision(TWO, HealState.PENDING, "it is broken", replace(send, number=TWO))
+    three = Decision(THREE, HealState.IDLE, "it is over", moved)
+    found = Assessment((one, two, three), {ONE: Followed(HELD)})
+    assert found.without_sends({ONE: "it left", THREE: "it left", "another": "it left"}) == Assessment(
+        (replace(one, action=None, why="it left"), two, three), {ONE: Followed(HELD)}
+    )
+
+
 def test_what_is_broken_is_followed_from_the_first_poll() -> None:
     found = assess(broken(TWO), broken(ONE, "NO_VOCOBASE_AGENT", "NO_VOCOBASE_AGENT", "ROUTING_MISSING"), entry(THREE))
     assert [each.number for each in found.decisions] == [ONE, TWO]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from exporter.vocobase import parse_sync
 from tests.support.fleet import EVERYTHING, fleet_of, polled, shown, watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.snapshots import Watch
 
 NOW = 1_800_000_000.0
@@ -283,6 +286,14 @@ def test_what_is_sent_names_the_issues_and_since_when() -> None:
     assert decision.action == Send(NUMBER, ("NO_BOT",), body, NOW - 120)
 
 
+def test_what_is_sent_says_what_the_configuration_of_the_did_names() -> None:
+    configured = ConfiguredDid(did_number=NUMBER, client_id=77)
+    decision = decide(did(), CONFIRMED, configured=configured)
+
+    assert isinstance(decision.action, Send)
+    assert decision.action.body == {"did_id": 812, "connection_id": CONNECTION, "client_id": 77}
+
+
 @pytest.mark.parametrize("seen", [None, did(READY), did("NO_BOT", expired=True), did(READY, "NO_BOT"), did(MISSING)])
 def test_what_is_not_healable_is_idle(seen: Did | None) -> None:
     decision = decide(seen, CONFIRMED)
@@ -507,6 +518,16 @@ def test_each_decision_names_its_did_its_state_and_why() -> None:
     assert decide(did(), CONFIRMED, backoff, now=NOW + 600) == moved(backoff, HealState.IDLE, "backoff is over")
 
 
+@pytest.fixture
+def _in_kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_kolkata")
 def test_each_decision_on_an_attempt_names_its_did_its_state_and_why() -> None:
     verifying, idle = attempt(), record(HealState.IDLE)
     for open_attempt, track, expected in (
