@@ -355,7 +355,8 @@ class Events:
             return
         self._run.tell(StoreLost(self._run.world.now))
         if how == "replaced":
-            self._run.as_staff(lambda: self._run.place.replace(partial(wiring.make_store, self._run.scenario.setup)))
+            make = partial(wiring.make_store, self._run.scenario.setup)
+            self._run.as_staff(lambda: self._run.place.replace(make), elsewhere=True)
         else:
             (self._run.place.delete if how == "deleted" else self._run.place.empty)()
         self._run.watch.forget()

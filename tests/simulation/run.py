@@ -286,9 +286,14 @@ class Run:
 
     # People
 
-    def as_staff(self, act: Callable[[], None]) -> None:
-        """Carry out what a person does, in a process of its own."""
+    def as_staff(self, act: Callable[[], None], *, elsewhere: bool = False) -> None:
+        """Carry out what a person does, in a process of its own.
+
+        `elsewhere`: on a store that none of the replicas use yet, which works whatever happens to theirs.
+        """
         process = self.process(NOWHERE, self.staff)
+        if elsewhere:
+            process.store = Faults()
         active, ACTIVE.process = ACTIVE.process, process
         try:
             act()

@@ -64,7 +64,7 @@ async def test_what_the_store_says_is_said(store: Store, tmp_path: Path) -> None
     store.open()
     (tmp_path / "store.db").write_bytes(b"no database" * 100)
     archive = Archive(store)
-    with pytest.raises(StoreError, match="the store does not answer"):
+    with pytest.raises(StoreError, match=r"store\.db does not answer: file is not a database"):
         await archive.attempts()
     archive.close()
 
