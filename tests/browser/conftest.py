@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.support.processes import serving, simulating
 from tests.support.programs import require
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.support.processes import Served, Simulated
 
+PATIENCE = 60_000  # milliseconds that a page has for what is expected of it: generous, as machines are shared
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run", "--no-default-browser-check"),
@@ -48,6 +49,7 @@ def look(page: Page) -> None:
 @pytest.fixture(scope="module")  # as long as it runs, no other event loop can in this process
 def chromium() -> Iterator[Browser]:
     program = require("chromium")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
@@ -67,7 +69,7 @@ def visit(chromium: Browser, watched: Watched) -> Iterator[Callable[..., Page]]:
 
     def open_page(exporter: Served, path: str = "/", **options: Any) -> Page:  # noqa: ANN401 - the browser's
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         watched.watch(page)

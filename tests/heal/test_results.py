@@ -12,7 +12,7 @@ import pytest
 
 from exporter.accounts import AccountRuntime
 from exporter.config.schema import Account, Heal
-from exporter.errors import LeaseExpiredError, QuotaError
+from exporter.errors import AuthError, ForbiddenError, LeaseExpiredError, QuotaError, RedirectError, RejectedError
 from exporter.heal.decide import Send
 from exporter.heal.guards import GuardCheck
 from exporter.heal.results import failed
@@ -138,7 +138,7 @@ class Way:
 
 def flags_of(found: Result) -> set[str]:
     said = {name for name in ("charged", "feeds", "quarantine", "forbidden") if getattr(found, name)}
-    said |= {"backoff"} if found.backoff and found.status is Status.ENDED else set()
+    said |= {"backoff"} if found.backoff is not False and found.status is Status.ENDED else set()
     said |= {"latch"} if found.latch else set()
     return said | ({f"{found.key_pause:g}"} if found.key_pause is not None else set())
 
@@ -222,6 +222,25 @@ async def test_the_steps_of_an_answer_are_kept_without_raw(store: Store) -> None
     assert way.row.steps == ({"step": "resolve_did", "status": "done", "data": {}},)
 
 
+@pytest.mark.parametrize(
+    ("ready", "reason"),
+    [
+        (True, "answered with ready: true; the polls decide"),
+        (False, "answered with ready: false; the polls decide"),
+        (None, "answered with ready: none; the polls decide"),
+    ],
+)
+async def test_what_an_answer_says_of_the_number_is_kept_with_what_it_says_was_done(
+    store: Store, *, ready: bool | None, reason: str
+) -> None:
+    data = {"ready": ready, "readiness_before": {"state": "NO_BOT"}, "readiness": {"state": "READY"}}
+    way = Way(store, lambda: httpx.Response(200, json={"success": True, "data": data}))
+    await way.go()
+
+    row = way.row
+    assert (row.reason, row.readiness_before, row.readiness) == (reason, {"state": "NO_BOT"}, {"state": "READY"})
+
+
 # Between the decision, the claim and the request
 
 CLAIM, BEGIN = 1, 2  # the guards are asked when it is claimed, and when it is about to leave
@@ -285,6 +304,19 @@ def test_our_own_budget_and_our_own_clock_are_nobodys_fault(error: QuotaError | 
     found = failed(error, fingerprint="")
 
     assert (found.outcome, flags_of(found)) == (Outcome.NOT_SENT, set())
+
+
+@pytest.mark.parametrize(
+    "error", [AuthError("no", status=401), RedirectError("away", status=302), ForbiddenError("not you", status=403)]
+)
+def test_what_may_latch_the_account_says_with_which_credential_and_configuration(error: RejectedError) -> None:
+    assert failed(error, fingerprint="print").fingerprint == "print"
+
+
+def test_the_status_of_a_refusal_is_its_own_whatever_else_is_said_of_the_answer() -> None:
+    found = failed(RejectedError("conflict", status=409), fingerprint="print", http_status=200)
+
+    assert (found.http_status, found.outcome) == (409, Outcome.REJECTED)
 
 
 # In the ledger
