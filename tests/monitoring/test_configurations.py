@@ -83,12 +83,12 @@ def test_alertmanager_routes_alerts_to_who_is_to_have_them(receiver: str, labels
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alertmanager_accepts_its_example_and_groups_by_connection() -> None:
+def test_alertmanager_accepts_its_example_and_groups_by_account() -> None:
     done = subprocess.run(
         [require("amtool"), "check-config", ALERTMANAGER], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert read_yaml(ALERTMANAGER)["route"]["group_by"] == ["alertname", "account", "connection"]
+    assert read_yaml(ALERTMANAGER)["route"]["group_by"] == ["alertname", "job", "account"]
 
 
 def test_grafana_finds_the_dashboards_where_the_compose_file_mounts_them() -> None:

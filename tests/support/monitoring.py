@@ -23,11 +23,14 @@ RULES: Final = ROOT / "config" / "prometheus" / "rules"
 RUNBOOK: Final = ROOT / "docs" / "runbook.md"
 TARGET: Final = frozenset({"job", "instance"})
 OF_PROMETHEUS: Final = dict.fromkeys(("up", "scrape_duration_seconds", "scrape_samples_scraped"), TARGET)
-OF_ALERTS: Final = frozenset({"alertname", "alertstate", "severity", "account", "connection", "phone_number"})
+OF_ALERTS: Final = frozenset(
+    {"alertname", "alertstate", "severity", "reason", "scope", "window", "account", "connection", "phone_number"}
+)
 WORDS: Final = frozenset({"and", "or", "unless", "bool", "offset", "end", "start", "inf", "nan"})
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_GROUPING: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_WITHOUT: Final = re.compile(r"\bwithout\s*\([^)]*\)")
+_GROUPING: Final = re.compile(r"\b(?:by|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SELECTOR: Final = re.compile(r"([a-zA-Z_:][\w:]*)?\s*\{([^{}]*)\}")
 _NAME: Final = re.compile(r"(?<![\w$:.])[a-zA-Z_:][\w:]*(?![\w:]*\s*\()")
 
@@ -60,6 +63,7 @@ def names_in(expr: str) -> Names:
         inner = names_in(values[1])
         return Names(inner.selected, inner.grouped | {values[2]}, made)
     bare = re.sub(r"\[[^\]]*\]", "", _STRING.sub('""', re.sub(r"#.*", "", expr)))
+    bare = _WITHOUT.sub("", bare)  # a label that isn't there does no harm in it
     grouped = frozenset(label.strip() for each in _GROUPING.findall(bare) for label in each.split(",") if label.strip())
     bare = _GROUPING.sub("", bare)
     selected = [(name, frozenset(re.findall(r"(\w+)\s*[=!]", matchers))) for name, matchers in _SELECTOR.findall(bare)]
@@ -77,8 +81,8 @@ def known_from(scrape: str, rules: Iterable[Json]) -> dict[str, frozenset[str]]:
     known["ALERTS"] = TARGET | OF_ALERTS
     for rule in rules:
         if "record" in rule:
-            sources = [known.get(metric, frozenset()) for metric in names_in(rule["expr"]).metrics]
-            known[rule["record"]] = frozenset().union(*sources)
+            names = names_in(rule["expr"])
+            known[rule["record"]] = names.made.union(*(known.get(metric, frozenset()) for metric in names.metrics))
     return known
 
 
