@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from exporter.config import Config
 from exporter.model import Guard, Outcome
+from exporter.store import Store
 from exporter.store.records import Status
 from tests.support.clock import ManualClock
 from tests.support.ledgers import claimed
@@ -112,6 +114,20 @@ async def test_a_clock_that_is_set_forward_after_a_restart_refills_no_budget(sta
     assert again.healing.blocked == {Guard.MAX_PER_HOUR}
 
 
+async def test_a_clock_that_is_set_forward_after_a_restart_ends_no_hour_of_observe_mode(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start({"mode": "observe"})
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await bench.rounds(4)
+    assert [each.outcome for each in bench.attempts()] == [Outcome.WOULD_SEND]
+    again: Bench = await start({"mode": "observe"}, like=bench)
+    await again.rounds(1)
+    bench.clock.set_by(2 * HOUR)
+    await again.rounds(6)
+    assert [each.outcome for each in bench.attempts()] == [Outcome.WOULD_SEND]
+
+
 async def test_a_clock_that_is_set_forward_ends_no_backoff(start: Callable[..., Any]) -> None:
     bench: Bench = await start({"backoff": {"initial": "30m", "max": "30m"}})
     number = bench.simulator.numbers[0]
@@ -150,6 +166,30 @@ async def test_a_replica_whose_clock_is_behind_does_not_refill_the_budgets_of_ot
         await bench.controller.tick()
         await bench.drive_poll()
     assert bench.sent == 2
+
+
+async def test_nor_does_it_in_a_store_that_took_the_place_of_a_lost_one(start: Callable[..., Any]) -> None:
+    heal = {"max_per_hour": 2, "max_in_flight": 5, "verify_within": "5m", "backoff": {"initial": "5m", "max": "10m"}}
+    bench: Bench = await start(heal)
+    behind: Bench = await start(heal, like=bench, clock=Other(bench.clock, -6 * HOUR))
+    for number in bench.simulator.numbers[:2]:
+        bench.simulator.set_did(number, issues=["NO_BOT"])
+    await bench.rounds(8)
+    assert bench.sent == 2
+    for each in bench.file.parent.iterdir():
+        each.unlink()
+    await bench.rounds(1)
+    person = Store(Config.model_validate({"store": {"url": f"sqlite:///{bench.file}"}}), clock=bench.clock)
+    person.begin_anew("the disk was exchanged")
+    person.close()
+    await bench.rounds(1)  # it looks at the new store before there is anything in it
+    for number in bench.simulator.numbers[2:5]:
+        bench.simulator.set_did(number, issues=["NO_BOT"])
+    for _ in range(30):
+        await behind.rounds(1)
+        await bench.controller.tick()
+        await bench.drive_poll()
+    assert bench.sent == 4
 
 
 async def test_a_replica_whose_clock_is_ahead_does_not_stop_the_others(start: Callable[..., Any]) -> None:

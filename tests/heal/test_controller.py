@@ -420,6 +420,20 @@ async def test_polls_that_find_no_room_in_the_queue_go_by_unseen(start: Callable
     assert [attempt.outcome for attempt in bench.attempts()] == [Outcome.SUCCEEDED]
 
 
+async def test_a_poll_that_is_judged_twice_confirms_once(start: Callable[..., Any]) -> None:
+    bench: Bench = await start({"confirm_polls": 3})
+    await bench.rounds(2)
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await bench.rounds(1)
+    for _ in range(5):
+        bench.controller.polled(bench.state, bench.state)
+    await bench.controller.settle()
+    await bench.rounds(1)
+    assert bench.sent == 0
+    await bench.rounds(2)
+    assert bench.sent == 1
+
+
 async def test_a_number_that_was_open_in_a_lost_store_is_left_alone_for_as_long_as_its_end_would_have_taken(
     start: Callable[..., Any],
 ) -> None:
