@@ -226,6 +226,15 @@ def test_which_rows_were_there_so_many_seconds_ago(clock: Hands, stamps: StampRe
     ]
 
 
+def test_for_how_long_it_has_looked_counts_from_the_first_look(clock: Hands, stamps: StampReader) -> None:
+    assert not stamps.has_looked_for(0.0)
+    stamps.look(3, [])
+    assert (stamps.has_looked_for(0.0), stamps.has_looked_for(1.0)) == (True, False)
+    clock.passes(10.0)
+    stamps.look(5, [])
+    assert (stamps.has_looked_for(10.0), stamps.has_looked_for(10.5)) == (True, False)
+
+
 def test_a_look_of_just_then_counts_however_many_rows_there_were(clock: Hands, stamps: StampReader) -> None:
     stamps.look(10**6, [])
     clock.passes(10.0)
@@ -356,6 +365,13 @@ def test_every_time_of_an_account_is_read(clock: Hands, stamps: StampReader) -> 
     )
     assert read.recent[0].ended_at == now + HOUR - 9.0
     assert (read.sent, read.would) == ((now + HOUR - 6.0, now + HOUR - 7.0), (now + HOUR - 8.0,))
+
+
+def test_the_times_of_an_account_are_read_where_there_are_no_others(clock: Hands, stamps: StampReader) -> None:
+    now = clock.time()
+    clock.set_by(HOUR)
+    assert stamps.account(AccountRecord("mark", sent=(now - 6.0,))).sent == (now + HOUR - 6.0,)
+    assert stamps.account(AccountRecord("mark", would=(now - 6.0,))).would == (now + HOUR - 6.0,)
 
 
 @pytest.mark.parametrize("name", ["resumed_at", "latched_at", "key_paused_at", "forbidden_at"])

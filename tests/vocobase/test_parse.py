@@ -264,6 +264,8 @@ def test_duplicates_are_left_to_those_who_count_them() -> None:
         ({"phone_number": "91 8011 223345"}, "+918011223345"),
         ({"phone_number": {"number": "+918011223345"}}, "+918011223344"),
         ({"phone_number": "9" * 5000, "key": True}, "+918011223344"),
+        ({"phone_number": "+91 80 1122 33 45".ljust(40)}, "+918011223345"),
+        ({"phone_number": "+91 80 1122 33 45".ljust(41)}, "+918011223344"),
         ({"phone_number": "", "key": "", "remote_did__phone_number": "+918011223346"}, "+918011223346"),
         (
             {"phone_number": 1, "key": 1.5, "remote_did": {"did_number": 918011223347}, "local_phone_number": 5},
