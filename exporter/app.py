@@ -17,6 +17,7 @@ import structlog
 
 from exporter import __version__
 from exporter.clock import SystemClock
+from exporter.config import suspicious
 from exporter.errors import ConfigError, StartupError
 from exporter.parts import Exporter
 from exporter.shards import ALL, Shard
@@ -42,13 +43,14 @@ class Options:
     """What the command line says of the daemon beyond its configuration.
 
     `load` reads the configuration anew, for a reload; without it there is none. `lifecycle` lets it be asked for over
-    HTTP, too. `web_file` is the web configuration.
+    HTTP, too. `web_file` is the web configuration. `started` is called once, with the address that it listens on first.
     """
 
     load: Callable[[], Settings] | None = None
     lifecycle: bool = False
     shard: Shard = ALL
     web_file: Path | None = None
+    started: Callable[[str], None] = lambda _: None
 
 
 DEFAULTS: Final = Options()
@@ -97,6 +99,7 @@ async def serve(settings: Settings, options: Options = DEFAULTS, *, beside: Sequ
         try:
             exporter.scheduler.start()
             _log_start(settings, sockets)
+            options.started(name_of(sockets[0]))
             yield [healing]
         finally:
             healing.cancel()  # nothing is claimed any more; what is under way may still end
@@ -152,8 +155,10 @@ def _has_ended(task: Task) -> bool:
 def _log_start(settings: Settings, sockets: Sequence[socket]) -> None:
     for name in settings.unknown_environment:
         log.warning("an environment variable means nothing to the exporter", variable=name)
+    for problem in suspicious(settings):
+        log.warning("the configuration may hold a mistake", problem=problem)
     config = settings.config
-    if config.api.base_url.startswith("http://"):
+    if settings.key_travels_in_the_clear:
         log.warning("api.base_url is not https, so the API key travels in the clear", base_url=config.api.base_url)
     log.info(
         "started",

@@ -9,7 +9,7 @@ import structlog
 from pydantic import SecretStr
 
 from exporter.app import Options, run_until_stopped, serve
-from exporter.config import Config, Settings, parse_address, parse_listen_address
+from exporter.config import Config, Settings, load_web_file, parse_address, parse_listen_address
 from exporter.errors import StartupError
 from exporter.simulator import create_app
 from exporter.web import Server, open_sockets
@@ -72,4 +72,10 @@ async def demo(listen: Sequence[str], options: SimulatorOptions, *, web_file: Pa
             }
         )
         simulator = (Server(create_app(options)), sockets)
-        await serve(Settings(config, {"demo": SecretStr(KEY)}), Options(web_file=web_file), beside=[simulator])
+        scheme = "https" if web_file and load_web_file(web_file).tls_server_config else "http"
+
+        def started(address: str) -> None:
+            print(f"The demo runs: open {scheme}://{address} in a browser. Ctrl-C ends it.", flush=True)  # noqa: T201
+
+        daemon = Options(web_file=web_file, started=started)
+        await serve(Settings(config, {"demo": SecretStr(KEY)}), daemon, beside=[simulator])

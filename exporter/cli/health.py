@@ -20,8 +20,10 @@ TIMEOUT: Final = 3.0  # seconds
 _ITSELF: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 
 
-def is_healthy(listen_address: str, web_file: Path | None = None) -> bool:
-    """Whether the daemon that listens there answers 200 on `/-/healthy`. Raises `StartupError` for no address.
+def why_unhealthy(listen_address: str, web_file: Path | None = None) -> str:
+    """Ask the daemon that listens there for `/-/healthy`; return why it is not healthy, or an empty string.
+
+    Raises `StartupError` for no address.
 
     With TLS in the web configuration, one that refuses us for having no certificate is healthy, too. While that file
     is broken, the daemon may go on as the file was: then either way of asking will do.
@@ -33,34 +35,43 @@ def is_healthy(listen_address: str, web_file: Path | None = None) -> bool:
     try:
         tls = load_web_file(web_file).tls_server_config if web_file else None
     except ConfigError:
-        return _answers(address) or _answers_over_tls(address, refusal_counts=True)
+        return _problem(address) and _problem_over_tls(address, refusal_counts=True)
     if tls is None:
-        return _answers(address)
-    return _answers_over_tls(address, refusal_counts=tls.client_auth_type == "RequireAndVerifyClientCert")
+        return _problem(address)
+    return _problem_over_tls(address, refusal_counts=tls.client_auth_type == "RequireAndVerifyClientCert")
 
 
-def _answers(address: Address | UnixAddress, context: ssl.SSLContext | None = None) -> bool:
+def _problem(address: Address | UnixAddress, context: ssl.SSLContext | None = None) -> str:
     try:
         with _connected(address) as plain, context.wrap_socket(plain) if context else plain as sock:
             connection = http.client.HTTPConnection("localhost")
             connection.sock = sock
             connection.request("GET", "/-/healthy")
-            return connection.getresponse().status == HTTPStatus.OK
+            status = connection.getresponse().status
     except ssl.SSLError:
         raise
-    except (OSError, UnicodeError, http.client.HTTPException):
-        return False
+    except TimeoutError:
+        return f"nothing answers within {TIMEOUT:g} s"
+    except OSError as error:
+        return f"no connection: {error.strerror or error}"
+    except (UnicodeError, http.client.HTTPException):
+        return "what answers there is no exporter"
+    return "" if status == HTTPStatus.OK else f"what answers there says {status}, which an exporter would not"
 
 
-def _answers_over_tls(address: Address | UnixAddress, *, refusal_counts: bool) -> bool:
+def _problem_over_tls(address: Address | UnixAddress, *, refusal_counts: bool) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # it is this machine's own daemon, by whatever name its certificate knows it
     context.verify_mode = ssl.CERT_NONE
     try:
-        return _answers(address, context)
+        return _problem(address, context)
     except ssl.SSLError as error:
         # An alert comes from a server that read what was sent to it, and judged it.
-        return refusal_counts and "_ALERT_" in str(error.reason)
+        return (
+            ""
+            if refusal_counts and "_ALERT_" in str(error.reason)
+            else "TLS failed; is --web.config.file the daemon's?"
+        )
 
 
 def _connected(address: Address | UnixAddress) -> socket.socket:

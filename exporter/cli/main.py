@@ -258,6 +258,8 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _check_config(args: argparse.Namespace) -> int:
+    from exporter.config import suspicious
+
     problems: list[str] = []
     settings = None
     try:
@@ -268,6 +270,8 @@ def _check_config(args: argparse.Namespace) -> int:
         _check_web_file(args)
     except ConfigError as error:
         problems += error.problems
+    if settings:
+        problems += suspicious(settings)
     if problems or settings is None:
         print("\n".join(problems))  # noqa: T201
         return NO
@@ -382,9 +386,17 @@ def _simulator_options(args: argparse.Namespace) -> SimulatorOptions:
 
 
 def _healthcheck(args: argparse.Namespace) -> int:
-    from exporter.cli.health import is_healthy
+    from exporter.cli.health import why_unhealthy
 
-    return OK if is_healthy(_address(args), _web_path(args)) else NO
+    address = _address(args)
+    problem = why_unhealthy(address, _web_path(args))
+    if problem:
+        print(  # noqa: T201
+            f"voicelink-exporter: not healthy at {address}: {problem}. "
+            "If the daemon listens elsewhere, name it with --web.listen-address",
+            file=sys.stderr,
+        )
+    return NO if problem else OK
 
 
 def _web_path(args: argparse.Namespace) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
@@ -28,9 +29,11 @@ async def poll_once(settings: Settings, output: str) -> int:
     rows = list(_rows(fleet))
     if output == "json":
         print(json.dumps([_as_json(target, did) for target, did in rows], ensure_ascii=False, indent=2))  # noqa: T201
-    else:
+    elif rows or not unknown:
         print_table(_table(rows))
     if unknown:
+        for each in unknown:
+            print(f"voicelink-exporter: {each}", file=sys.stderr)  # noqa: T201
         return COULD_NOT_TELL
     return ALL_READY if all(did.ready for _, did in rows) else SOME_NOT
 

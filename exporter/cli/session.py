@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import Progress
 
 from exporter.clock import SystemClock
+from exporter.errors import Reason
 from exporter.exposition import Exposition
 from exporter.parts import Clients, build_poller
 from exporter.telemetry import Telemetry
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from typing import Self
 
     from exporter.config import Settings
+
+
+NEXT_STEPS: Final = {
+    Reason.AUTH: "The API refuses the key: check what api_key_env or api_key_file of the account names",
+    Reason.FORBIDDEN: "The key is valid, but may not do this: check the account's balance and approval at Vocobase",
+    Reason.VALIDATION: "The API finds the request invalid: check the ids under connections of the account",
+    Reason.NOT_FOUND: "The API knows no such connection: check the ids under connections, and api.base_url",
+    Reason.RATE_LIMITED: "Something else uses up the request limit of this key: try again in a minute",
+    Reason.SERVER_ERROR: "The API has a fault: try again later",
+    Reason.TIMEOUT: "The API did not answer in time: try again, or raise api.timeout",
+    Reason.CONNECT: "There is no connection: check the network, the proxy and api.base_url",
+    Reason.TOO_LARGE: "The answer is longer than api.max_response_bytes: raise it",
+}
 
 
 class Session:
@@ -51,7 +65,9 @@ class Session:
     def unknown(self) -> list[str]:
         """The targets whose poll failed, each in words."""
         return [
-            f"{target.account} {target.connection}: the poll failed, so nothing is known of its DIDs"
+            f"account {target.account}, connection {target.connection}: the poll failed "
+            f"({state.failure or Reason.OTHER}), so nothing is known of its numbers. "
+            f"{NEXT_STEPS.get(state.failure or Reason.OTHER, 'The log says why')}"
             for target, state in sorted(self.poller.fleet.targets.items())
             if not state.up
         ]

@@ -1,6 +1,6 @@
 """The configuration: its schema, where it comes from, and what is said when it is wrong."""
 
-from exporter.config.load import Settings, environment_names, load_settings
+from exporter.config.load import Settings, environment_names, load_settings, suspicious
 from exporter.config.schema import Account, Config, ConfiguredDid
 from exporter.config.values import (
     Address,
@@ -27,4 +27,5 @@ __all__ = [
     "parse_address",
     "parse_duration",
     "parse_listen_address",
+    "suspicious",
 ]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from exporter.config.document import problems_with, read_mapping, section_of
 from exporter.config.places import Place, default_place, named_place, store_name
-from exporter.config.schema import Config, masked_store_url
+from exporter.config.schema import BASE_URL, Config, masked_store_url
 from exporter.config.secrets import read_secrets
 from exporter.config.values import KEY_PREFIX
 from exporter.errors import ConfigError
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ENV_PREFIX: Final = "VOICELINK_"
+_ALIKE: Final = 0.85  # as difflib measures likeness
 _SECRET_KEYS: Final = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "bearer_token"})
 _API_KEY: Final = re.compile(KEY_PREFIX + r"[^\s'\",:;]*")
 _INLINE: Final = "secrets don't belong into this file"
@@ -40,6 +45,15 @@ class Settings:
     hash_key: SecretStr | None = None
     unknown_environment: tuple[str, ...] = ()
     store_problem: str = ""
+
+    @property
+    def key_travels_in_the_clear(self) -> bool:
+        """Whether the API is asked without TLS, over more than this machine's loopback."""
+        url = urlsplit(self.config.api.base_url)
+        host = url.hostname or ""
+        with suppress(ValueError):
+            return url.scheme == "http" and not ip_address(host).is_loopback
+        return url.scheme == "http" and host != "localhost"
 
     @property
     def store(self) -> str:
@@ -86,6 +100,22 @@ def load_settings(
     if problems:
         raise _refused(problems, origins)
     return Settings(_with_place(config, place), api_keys, hash_key, tuple(unknown), place.problem)
+
+
+def suspicious(settings: Settings) -> list[str]:
+    """Name what is allowed and most likely a mistake: misspelt variables, and keys that are none of Vocobase's."""
+    found = [
+        f"{name}: no setting has this name; is {meant} meant?"
+        for name in settings.unknown_environment
+        for meant in get_close_matches(name, environment_names(), 1, _ALIKE)
+    ]
+    if urlsplit(settings.config.api.base_url).hostname == urlsplit(BASE_URL).hostname:
+        for index, account in enumerate(settings.config.accounts):
+            key = settings.api_keys.get(account.name)
+            if key and not key.get_secret_value().startswith(KEY_PREFIX):
+                where = "api_key_env" if account.api_key_env else "api_key_file"
+                found.append(f"accounts[{index}].{where}: the key does not begin with {KEY_PREFIX}, as Vocobase's do")
+    return found
 
 
 def environment_names() -> dict[str, str]:

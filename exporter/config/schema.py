@@ -32,6 +32,7 @@ from exporter.config.values import (
     format_duration,
 )
 
+BASE_URL: Final = "https://api.vocobase.com/api/v2"
 DID_INFO_LABELS: Final = frozenset(
     {
         *("account", "connection", "phone_number", "did_id", "client_id", "did_status", "friendly_name"),
@@ -147,9 +148,7 @@ ConnectionId = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"f
 class Api(Section):
     """How to reach the Vocobase API."""
 
-    base_url: Annotated[str, AfterValidator(_base_url), Field(json_schema_extra=_HTTP_SCHEMA)] = (
-        "https://api.vocobase.com/api/v2"
-    )
+    base_url: Annotated[str, AfterValidator(_base_url), Field(json_schema_extra=_HTTP_SCHEMA)] = BASE_URL
     """Where the API is, with its version, without a slash at the end."""
     timeout: PositiveDuration = timedelta(seconds=30)
     """How long one request may take, from asking for a connection to the answer's last byte."""

@@ -45,7 +45,10 @@ def _api_key(account: Account, environ: Mapping[str, str]) -> str:
     if account.api_key_env:
         key = environ.get(account.api_key_env, "").strip()
         if not key:
-            raise ValueError(f"the environment variable {account.api_key_env} is not set, or empty")
+            raise ValueError(
+                f"the environment variable {account.api_key_env} is not set, or empty; it has to hold your Vocobase "
+                "API key. To try the exporter without one, run: voicelink-exporter demo"
+            )
     else:
         key = _from_file(account.api_key_file or "")
     if not key.isascii() or not key.isprintable() or " " in key:

@@ -34,7 +34,10 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = ("serve", "check-config", "config-schema", "poll", "simulate", "demo", "healthcheck")
 WITH_KEY = {"VOCOBASE_API_KEY": KEY}
 VALID = "the configuration is valid\nstore: /none/voicelink-exporter.db\n"
-NO_KEY = "accounts[0].api_key_env: the environment variable VOCOBASE_API_KEY is not set, or empty\n"
+NO_KEY = (
+    "accounts[0].api_key_env: the environment variable VOCOBASE_API_KEY is not set, or empty; it has to hold your "
+    "Vocobase API key. To try the exporter without one, run: voicelink-exporter demo\n"
+)
 
 NO_AUTHORITIES = (
     "can't load the trusted authorities: (No such file or directory|no usable certificate in it); "
@@ -160,6 +163,21 @@ def test_check_config_names_every_problem(tmp_path: Path) -> None:
         "poll.jitter: '1x' is not a duration; write one as 30s, 5m or 1h30m",
         "web.listen_address: 'nowhere' is not an address; write HOST:PORT, :PORT, [IPV6]:PORT or unix:/PATH",
     ]
+
+
+def test_check_config_names_what_is_most_likely_a_mistake() -> None:
+    done = run("check-config", env={"VOCOBASE_API_KEY": "hello", "VOICELINK_POLL_INTERVALL": "5s"})
+    assert (done.code, done.err) == (1, "")
+    assert done.out.splitlines() == [
+        "VOICELINK_POLL_INTERVALL: no setting has this name; is VOICELINK_POLL_INTERVAL meant?",
+        "accounts[0].api_key_env: the key does not begin with rg_live_, as Vocobase's do",
+    ]
+
+
+def test_the_demo_says_what_to_open() -> None:
+    with serving("--web.listen-address=127.0.0.1:0", env={}, command="demo") as demo:
+        until(lambda: f"open http://127.0.0.1:{demo.port} in a browser" in demo.process.out, "it says what to open")
+        assert "travels in the clear" not in demo.process.err
 
 
 def test_check_config_of_no_file(tmp_path: Path) -> None:
@@ -371,13 +389,20 @@ class TestHealthcheck:
     @pytest.mark.parametrize("host", ["127.0.0.1", "", "a..b", "nowhere.invalid"])
     def test_nobody_there(self, host: str) -> None:
         done = run("healthcheck", f"--web.listen-address={host}:1")
-        assert (done.code, done.out, done.err) == (1, "", "")
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith(f"voicelink-exporter: not healthy at {host}:1: ")
+        assert done.err.endswith(". If the daemon listens elsewhere, name it with --web.listen-address\n")
+        assert host != "127.0.0.1" or "no connection: Connection refused" in done.err
 
     def test_somebody_else_there(self, simulated: Simulated) -> None:
-        assert run("healthcheck", f"--web.listen-address=127.0.0.1:{simulated.port}").code == 1
+        done = run("healthcheck", f"--web.listen-address=127.0.0.1:{simulated.port}")
+        assert done.code == 1
+        assert "what answers there says 401, which an exporter would not" in done.err
 
     def test_somebody_there_who_says_nothing(self, taken: int) -> None:
-        assert run("healthcheck", f"--web.listen-address=127.0.0.1:{taken}").code == 1
+        done = run("healthcheck", f"--web.listen-address=127.0.0.1:{taken}")
+        assert done.code == 1
+        assert "nothing answers within 3 s" in done.err
 
     def test_no_address(self) -> None:
         done = run("healthcheck", "--web.listen-address=nowhere")

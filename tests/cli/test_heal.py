@@ -81,7 +81,7 @@ class TestPlan:
         simulator.add_fault("status:*:status=401")
         plan = heal(env, "plan")
         assert plan.code == 2
-        assert "the poll failed, so nothing is known of its DIDs" in plan.err
+        assert "so nothing is known of its numbers" in plan.err
 
 
 class TestRun:

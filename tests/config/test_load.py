@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.config import Config, environment_names, load_settings
+from exporter.config import Config, environment_names, load_settings, suspicious
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENV = {"VOCOBASE_API_KEY": "rg_live_Canary1234567890"}
+NOT_SET = (
+    "is not set, or empty; it has to hold your Vocobase API key. "
+    "To try the exporter without one, run: voicelink-exporter demo"
+)
 KEY_FILE = "accounts: [{api_key_file: FILE}]\n"
 HASH_FILE = "privacy: {hash_numbers: {key_file: FILE}}\n"
 IMPOSSIBLE = "the key holds characters that an HTTP header can't carry; is it one line with nothing else?"
@@ -115,7 +119,7 @@ def test_a_key_file_may_end_in_a_newline(tmp_path: Path) -> None:
 @pytest.mark.parametrize("environ", [{}, {"VOCOBASE_API_KEY": ""}, {"VOCOBASE_API_KEY": " \n"}])
 def test_a_key_that_is_not_in_the_environment(environ: dict[str, str]) -> None:
     assert problems_of(None, environ) == (
-        "accounts[0].api_key_env: the environment variable VOCOBASE_API_KEY is not set, or empty",
+        f"accounts[0].api_key_env: the environment variable VOCOBASE_API_KEY {NOT_SET}",
     )
 
 
@@ -162,7 +166,7 @@ def test_every_secret_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         "store: {url: sqlite:////nonexistent/exporter.db}\n",
     )
     assert problems_of(path) == (
-        "accounts[0].api_key_env: the environment variable KEY_ONE is not set, or empty",
+        f"accounts[0].api_key_env: the environment variable KEY_ONE {NOT_SET}",
         "accounts[1].api_key_file: /nonexistent/two can't be read: No such file or directory",
         "privacy.hash_numbers.key_file: /nonexistent/hash can't be read: No such file or directory",
         "store.url: there is no folder /nonexistent",
@@ -263,6 +267,41 @@ def test_variables_that_mean_nothing_are_told_and_others_are_left_alone() -> Non
     settings = load_settings(None, environ)
     assert settings.unknown_environment == ("VOICELINK_API_KEY", "VOICELINK_POLL_INTERVALL")
     assert without_store(settings.config) == without_store(Config())
+
+
+def test_what_is_most_likely_a_mistake_is_named() -> None:
+    environ = {"VOCOBASE_API_KEY": "hello", "VOICELINK_POLL_INTERVALL": "1s", "VOICELINK_COLOUR": "blue"}
+    assert suspicious(load_settings(None, environ)) == [
+        "VOICELINK_POLL_INTERVALL: no setting has this name; is VOICELINK_POLL_INTERVAL meant?",
+        "accounts[0].api_key_env: the key does not begin with rg_live_, as Vocobase's do",
+    ]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        ENV,
+        {**ENV, "VOICELINK_API_BASE_URL": "https://api.vocobase.com/api/v3"},
+        {"VOCOBASE_API_KEY": "hello", "VOICELINK_API_BASE_URL": "https://gateway.example/api/v2"},
+    ],
+)
+def test_what_may_well_be_meant_is_not_named(environ: dict[str, str]) -> None:
+    assert suspicious(load_settings(None, environ)) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "clear"),
+    [
+        ("https://api.vocobase.com/api/v2", False),
+        ("http://api.vocobase.com/api/v2", True),
+        ("http://10.0.0.1/api/v2", True),
+        ("http://127.0.0.1:8080/api/v2", False),
+        ("http://[::1]:8080/api/v2", False),
+        ("http://localhost/api/v2", False),
+    ],
+)
+def test_a_key_travels_in_the_clear_where_it_leaves_the_machine_without_tls(url: str, clear: bool) -> None:  # noqa: FBT001 - expected
+    assert load_settings(None, {**ENV, "VOICELINK_API_BASE_URL": url}).key_travels_in_the_clear is clear
 
 
 def test_every_single_value_has_its_variable() -> None:
