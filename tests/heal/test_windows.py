@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +15,10 @@ from hypothesis import strategies as st
 
 from exporter.config.schema import Heal, Window
 from exporter.config.values import parse_duration
-from exporter.heal.windows import open_window
+from exporter.heal.windows import _edges, open_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MINUTE = 60
 BERLIN, NEW_YORK, LORD_HOWE, SANTIAGO = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago"
@@ -26,6 +31,25 @@ def windows(*each: tuple[str, str, str]) -> tuple[Window, ...]:
 
 def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
+
+
+@pytest.fixture(params=["America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"])
+def machine_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Have this process live in another time zone, and know of no window yet."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    _edges.cache_clear()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+    _edges.cache_clear()
+
+
+@pytest.mark.usefixtures("machine_zone")
+@pytest.mark.parametrize("day", ["2026-03-08", "2026-03-29", "2026-10-25", "2026-11-01", "2026-12-31", "2027-01-01"])
+def test_the_time_zone_of_the_machine_does_not_matter(day: str) -> None:
+    window, start = windows(("30 2 * * *", "1h", "UTC")), moment(f"{day}T02:30+00:00")
+    assert [bool(open_window(window, start + seconds)) for seconds in (-1, 0, 3599, 3600)] == [False, True, True, False]
 
 
 # By hand. Each row: the time in UTC from which on it is open, and the time from which on it is shut.
