@@ -311,11 +311,13 @@ class Poller:
         state, client = self.fleet.targets.get(target), self._polling.clients.get(target.account)
         if state is None or client is None:
             return
-        started = self._attempted[target] = self._clock.monotonic()
+        started, began = self._clock.monotonic(), self._clock.time()
+        self._attempted[target] = started
         try:
             patience = max(state.interval, LEAST_TURNS * client.budget.gap)
             body = await client.sync(target.connection_id, deadline=started + patience)
-            at, heard = self._clock.time(), self._clock.monotonic()
+            heard = self._clock.monotonic()
+            at = min(self._clock.time(), began + heard - started)  # an answer that a suspended machine slept on is old
             async with self._turn:
                 before, after = await self._publish(
                     lambda fleet: self._take(fleet, target, body, at=at, heard=heard, duration=heard - started), target

@@ -119,6 +119,32 @@ async def test_an_account_is_asked_with_its_own_client(start: Start) -> None:
     assert [len(simulator.requests("sync")) for simulator in parts.simulators.values()] == [0, 1]
 
 
+async def test_an_answer_that_a_suspended_machine_slept_on_is_as_old_as_its_request(start: Start) -> None:
+    parts = start(latency=1.0)
+    await parts.discover()
+    (target,) = parts.targets
+    asked = parts.clock.time()
+    poll = asyncio.ensure_future(parts.poller.poll(target))
+    await settle()
+    parts.clock.set_by(290.0)
+    await parts.clock.drive(poll)
+    assert parts.value("voicelink_poll_last_success_timestamp_seconds") == asked + 1.0
+    snapshot = parts.poller.fleet.targets[target].snapshot
+    assert snapshot is not None
+    assert snapshot.at == asked + 1.0
+
+
+async def test_an_answer_after_which_the_clock_was_set_back_is_not_of_a_time_to_come(start: Start) -> None:
+    parts = start(latency=1.0)
+    await parts.discover()
+    (target,) = parts.targets
+    poll = asyncio.ensure_future(parts.poller.poll(target))
+    await settle()
+    parts.clock.set_by(-290.0)
+    await parts.clock.drive(poll)
+    assert parts.value("voicelink_poll_last_success_timestamp_seconds") == parts.clock.time()
+
+
 async def test_duration_and_last_success(start: Start) -> None:
     parts = start(latency=2.5)
     await ready(parts)
