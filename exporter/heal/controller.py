@@ -118,6 +118,7 @@ class Controller:
         self._targets: dict[Target, TargetHealState] = {}
         self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
         self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
+        self._polled_at: dict[Target, float] = {}  # by target, when that one's answer was taken in, monotonic
         self._judged: dict[Target, int] = {}  # by target, which poll was judged last, or could not be
         self._progress = asyncio.Condition()
         self._worker = StoreWorker(store, clock, observer)
@@ -167,7 +168,8 @@ class Controller:
                 self._queue.put_nowait(poll)
             else:
                 self._judged[poll[1].target] = poll[1].polls
-        for target in [each for each in self._newest if each.account not in after]:
+        for target in [each for each in self._polled_at if each.account not in after]:
+            self._polled_at.pop(target, None)
             self._newest.pop(target, None)
             self._judged.pop(target, None)
             self._targets.pop(target, None)
@@ -198,8 +200,9 @@ class Controller:
 
     def polled(self, before: TargetState, after: TargetState) -> None:
         """Take in a complete poll. One that finds no room goes by unseen, and what it would have confirmed waits."""
+        now = self._polled_at[after.target] = self._clock.monotonic()
         with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait((before, after, self._clock.monotonic()))
+            self._queue.put_nowait((before, after, now))
             self._newest[after.target] = after.polls
 
     async def run(self) -> None:
@@ -617,6 +620,7 @@ class Controller:
         opened = await self._worker.open()
         if opened:
             await self._adopt()
+            await self._note_missed_observations()
             for known in self._targets.values():  # whatever happened meanwhile: look again before acting
                 known.health = replace(known.health, complete_polls=0)
         if opened is Opened.ANOTHER:  # as after a start
@@ -626,6 +630,17 @@ class Controller:
             for known in self._targets.values():
                 known.begin_anew(self._heal.mode)
                 known.written = False
+
+    async def _note_missed_observations(self) -> None:
+        """Note in the ledger which open attempts were observed while the store did not answer.
+
+        Else they would count as unobserved, and hold nothing back, until the next poll of their target is judged.
+        """
+        ledger, now = self._store.ledger, self._clock.monotonic()
+        opened = await self._worker.call(ledger.open_attempts) if self._polled_at else []
+        for target, polled_at in list(self._polled_at.items()):
+            if here := [each.id for each in opened if is_of(each, target)]:
+                await self._worker.call(ledger.observed, here, self._clock.time() - (now - polled_at))
 
     def _leave_behind(self) -> None:
         """Remember the numbers with open attempts in a store that was lost: the new one does not lock them."""

@@ -206,3 +206,24 @@ async def test_what_is_observed_holds_the_ramp_for_as_long_as_it_is_open(fleet: 
     assert [row.status for row in rows] == [Status.AMBIGUOUS]
     assert fleet.metric("voicelink_heal_unobserved", account="main") == 0
     assert len(fleet.simulator.requests("call_ready")) == 1
+
+
+async def test_what_was_observed_while_the_store_was_away_is_no_reason_to_send_more(fleet: Fleet) -> None:
+    number, other = await left_open(fleet)
+    _, two = fleet.targets
+    away = fleet.file.with_suffix(".away")
+    fleet.file.rename(away)
+    fleet.simulator.set_did(other, issues=["NO_BOT"])
+    await fleet.rounds(7)
+    away.rename(fleet.file)
+
+    for _ in range(4):  # the other connection's polls come first
+        await fleet.clock.advance(20.0)
+        await fleet.exporter.controller.tick()
+        await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.poll(two)))
+        await fleet.driven(asyncio.ensure_future(fleet.exporter.controller.settle()))
+
+    rows = fleet.exporter.archive._store.ledger.history(number)  # noqa: SLF001 - looked at
+    assert [row.status for row in rows] == [Status.AMBIGUOUS]
+    assert len(fleet.simulator.requests("call_ready")) == 1
+    assert fleet.metric("voicelink_heal_unobserved", account="main") == 0
