@@ -13,7 +13,7 @@ from tests.simulation import upgrade, wiring
 from tests.simulation.clocks import ACTIVE
 from tests.simulation.events import Events
 from tests.simulation.fleet import Did
-from tests.simulation.judge import Judge, Rule
+from tests.simulation.judge import LEAST_UNHEALTHY, Judge, Rule
 from tests.simulation.ledger import Watch
 from tests.simulation.process import NOWHERE, Process
 from tests.simulation.records import Commanded, Ended, Excused, LedgerRead, Reconfigured, Started
@@ -408,10 +408,11 @@ class Run:
             for account, own in zip(setup.accounts, self.scenario.connections, strict=True)
             for connection in own
         }
+        held = self._held_by_missing()
         found = []
         for did in self.vendor.fleet.dids.values():
             rules = watched.get(did.number)
-            if selective[did.connection] and (rules is None or not rules.heal):
+            if did.connection in held or (selective[did.connection] and (rules is None or not rules.heal)):
                 continue
             if did.curable and did.issues & issues and self._polled(did.connection):
                 found.append(did.number)
@@ -419,6 +420,17 @@ class Run:
             return {}
         states = {row["number"]: row for row in self._rows("SELECT * FROM heal_dids")}
         return {number: _said(states.get(number)) for number in found}
+
+    def _held_by_missing(self) -> set[str]:
+        """Return the connections of accounts where so many configured numbers are missing that healing must wait."""
+        held: set[str] = set()
+        for account, own in zip(self.scenario.setup.accounts, self.scenario.connections, strict=True):
+            dids = [self.vendor.fleet.dids[did.number] for did in account.dids if did.number in self.vendor.fleet.dids]
+            missing = [did for did in dids if not self._polled(did.connection)]
+            unhealthy = len(missing) + sum(bool(did.issues or did.shown) for did in dids if did not in missing)
+            if missing and unhealthy > max(LEAST_UNHEALTHY, self.scenario.setup.heal.max_unhealthy * len(dids)):
+                held |= set(own)
+        return held
 
     def _polled(self, connection: str) -> bool:
         return any(
