@@ -1,4 +1,4 @@
-"""Ten thousand numbers: the browser holds a hundred of them, and never stands still."""
+"""Ten thousand numbers: the browser holds a hundred of them, and an update gives it no more to do."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 WATCH = """
-window.stalls = [];
-new PerformanceObserver((list) => {
-  for (const task of list.getEntries()) window.stalls.push(Math.round(task.duration));
-}).observe({ type: "longtask", buffered: true });
+window.most = 0;
+new MutationObserver((records) => {
+  let made = 0;
+  for (const record of records) for (const node of record.addedNodes)
+    made += 1 + (node.querySelectorAll ? node.querySelectorAll("*").length : 0);
+  window.most = Math.max(window.most, made);
+}).observe(document, { childList: true, subtree: true });
 """
-LONGEST = 400  # milliseconds on a busy machine; a table of 10,000 rows takes seconds
+MOST_NODES = 3000  # that a page is made of, or that one update makes anew: text counts, too
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +47,17 @@ def test_ten_thousand_numbers_do_not_make_the_browser_stutter(visit: Visit, larg
     page.context.add_init_script(WATCH)
     page.reload()
     expect(page.locator("#ready")).to_have_text("10,000 of 10,000 ready")
-    assert page.locator(".rows tbody tr").count() == 100
-    assert page.locator("*").count() < 3000
+    expect(page.locator(".rows tbody tr")).to_have_count(100)
+    assert page.locator("*").count() < MOST_NODES
+    page.evaluate("window.most = 0")  # the parser's own steps are not of interest
     for index in range(50):
         simulator.set_did(f"+{918011223344 + 37 * index}", issues=["NO_VOCOBASE_AGENT"])
     expect(page.locator("#ready")).to_have_text("9,950 of 10,000 ready")
-    assert page.locator(".rows tbody tr").count() == 100
-    assert max(page.evaluate("window.stalls"), default=0) < LONGEST
+    expect(page.locator(".rows tbody tr")).to_have_count(100)
+    assert 0 < page.evaluate("window.most") < MOST_NODES
     page.get_by_role("searchbox").fill("+91 8011225150")
     page.keyboard.press("Enter")
     expect(page.locator(".paging")).to_contain_text("1 to 1 of 1")
-    assert max(page.evaluate("window.stalls"), default=0) < LONGEST
 
 
 def test_who_looks_does_not_keep_who_scrapes_waiting(visit: Visit, large: tuple[Simulated, Served]) -> None:
