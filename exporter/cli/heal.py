@@ -1,13 +1,12 @@
-"""`heal …`: what healing would do, what it did, and a person's own word on it. Shares the store with the daemon."""
+"""`heal plan` and `heal run`: what healing would do now, and healing by hand. Shares the store with the daemon."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -15,30 +14,24 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.accounts import account_runtimes
+from exporter.cli.ledger import DONE, NO, attach, moment, number_of, store_of
 from exporter.cli.output import COULD_NOT_TELL, plain, print_table
 from exporter.cli.session import Session
-from exporter.clock import SystemClock
-from exporter.config import format_duration, parse_duration
-from exporter.errors import NoStoreError, StartupError
+from exporter.config import format_duration
+from exporter.errors import StartupError
 from exporter.heal.controller import release_command
 from exporter.heal.manual import Manual
-from exporter.model import Outcome
-from exporter.numbers import canonical
-from exporter.store import Store
-from exporter.store.records import Wanted as AttemptFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from typing import Self
 
-    from exporter.clock import Clock
     from exporter.config import Settings
     from exporter.heal.manual import Candidate
     from exporter.model import Target
     from exporter.snapshots import TargetState
     from exporter.store.records import Attempt
 
-DONE, NO = 0, 1
 VERIFY_EVERY: Final = 5.0  # seconds between the polls that watch a heal by hand
 
 
@@ -119,7 +112,7 @@ async def plan(settings: Settings, output: str) -> int:
         for guard in guards:
             print("{account} {connection}: guard {guard}: {why}".format(**guard))  # noqa: T201
         for attempt in unobserved:
-            since, command = _moment(attempt.claimed_at), release_command(attempt.number)
+            since, command = moment(attempt.claimed_at), release_command(attempt.number)
             print(  # noqa: T201
                 f"{attempt.number}: attempt {attempt.id} of {since} stays open: connection {attempt.connection} is not "
                 f"polled. Look at the number, then: {command}"
@@ -192,19 +185,12 @@ async def run(settings: Settings, wanted: Wanted) -> int:
 
 async def _choose(session: HealSession, wanted: Wanted) -> list[Candidate]:
     """Return the DIDs that were asked for. Raises `StartupError` for one that isn't there."""
-    numbers = {_number(text) for text in wanted.numbers}
+    numbers = {number_of(text) for text in wanted.numbers}
     every = await session.candidates(numbers)
     missing = numbers - {each.number for each in every}
     if missing and not session.unknown:
         raise StartupError(f"not among the monitored DIDs: {', '.join(sorted(missing))}")
     return [each for each in every if each.number in numbers or (wanted.all_healable and each.healable)]
-
-
-def _number(text: str) -> str:
-    number = canonical(text)
-    if number is None:
-        raise StartupError(f'{text!r:.60} is not a phone number; write it with its country code, as "+918011223344"')
-    return number
 
 
 def _may_send(each: Candidate, *, force: bool) -> bool:
@@ -263,121 +249,3 @@ async def _watch(session: HealSession, each: Candidate) -> bool:
         raise
     print(f"{each.label}: not repaired yet; {rest}")  # noqa: T201
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which rows `heal history` was asked for; `since` is a duration."""
-
-    number: str | None
-    since: str | None
-    outcome: str | None
-    limit: int
-
-
-def history(settings: Settings, asked: Filter, output: str) -> int:
-    """Print the ledger, newest first, and as a table also what people did by hand. Returns 0."""
-    number = _number(asked.number) if asked.number else None
-    since = _since(asked.since) if asked.since else None
-    outcome = Outcome(asked.outcome) if asked.outcome else None
-    with _attached(settings) as store:
-        _, attempts = store.ledger.page(AttemptFilter(number, outcome=outcome, since=since), 0, asked.limit)
-        by_hand = store.actions(number, since or 0.0, asked.limit)
-    if output == "json":
-        print(json.dumps([_attempt_as_json(each) for each in attempts], ensure_ascii=False, indent=2))  # noqa: T201
-        return DONE
-    table = Table("attempt", "number", "issues", "claimed", "sent", "HTTP", "status", "outcome", "why")
-    for attempt in attempts:
-        cells = (
-            *(str(attempt.id), attempt.number, " ".join(attempt.issues)),
-            *(_moment(attempt.claimed_at), _moment(attempt.sent_at), str(attempt.http_status or "")),
-            *(attempt.status.value, attempt.outcome.value if attempt.outcome else "", attempt.reason),
-        )
-        table.add_row(*(Text(plain(cell)) for cell in cells))
-    print_table(table)
-    if by_hand and not outcome:
-        table = Table("at", "by hand", "number", "why")
-        for each in by_hand:
-            said = (_moment(each.at), each.action.replace("_", " "), each.number or "", each.reason)
-            table.add_row(*(Text(plain(cell)) for cell in said))
-        print_table(table)
-    return DONE
-
-
-def _since(text: str) -> float:
-    try:
-        return SystemClock().time() - parse_duration(text).total_seconds()
-    except ValueError as error:
-        raise StartupError(f"--since: {error}") from None
-
-
-def release(settings: Settings, number: str, reason: str) -> int:
-    """Lift a DID's quarantine or backoff. Returns 0 when there was something to lift, else 1."""
-    which = _number(number)
-    with _attached(settings) as store:
-        done = store.ledger.release(which, reason, SystemClock().time())
-    print("; ".join(done) if done else "there is nothing to lift")  # noqa: T201
-    return DONE if done else NO
-
-
-def pause(settings: Settings, reason: str) -> int:
-    """Stop all automatic healing. Returns 0."""
-    with _attached(settings) as store:
-        store.ledger.pause(reason, SystemClock().time())
-    print("healing is paused on every replica that shares this store; start again with heal resume")  # noqa: T201
-    return DONE
-
-
-def resume(settings: Settings, reason: str, *, new_store: bool) -> int:
-    """Start automatic healing again; with `new_store` on the store that is there now, or a new one. Returns 0."""
-    if new_store:
-        with closing(store_of(settings)) as store:
-            made = store.begin_anew(reason)
-            _say_store(store)
-            store.ledger.resume(SystemClock().time(), reason)
-        what = "a new store was made" if made else "the store that is there now is to be used"
-        print(f"{what}: a daemon that had opened another one goes on with it within 10 seconds, as after a start")  # noqa: T201
-        print("what only that other one knew, as pauses, quarantines and counts, is gone")  # noqa: T201
-        return DONE
-    with _attached(settings) as store:
-        store.ledger.resume(SystemClock().time(), reason)
-    print("healing goes on; the budgets count what was sent before")  # noqa: T201
-    return DONE
-
-
-def store_of(settings: Settings, clock: Clock | None = None) -> Store:
-    """Return the store that the configuration names, unopened; `clock` is for commands that decide by its times."""
-    return Store(settings.config, clock=clock, problem=settings.store_problem)
-
-
-def attach(store: Store) -> None:
-    """Use the store of a daemon and say which one it is. Raises `NoStoreError` where there is none: none is made."""
-    try:
-        store.attach()
-    except NoStoreError as error:
-        raise NoStoreError(
-            f"{error}; a daemon makes it when it starts. If the daemon's is elsewhere, name it: with --config.file, "
-            "with store.url in the configuration, or with VOICELINK_STORE_URL. If it was here and a daemon runs, it is "
-            "lost, with every pause and quarantine in it: bring it back, or say heal resume --new-store"
-        ) from None
-    _say_store(store)
-
-
-def _say_store(store: Store) -> None:
-    print(f"store: {store.name}", file=sys.stderr)  # noqa: T201
-
-
-@contextmanager
-def _attached(settings: Settings) -> Iterator[Store]:
-    with closing(store_of(settings)) as store:
-        attach(store)
-        yield store
-
-
-def _moment(at: float | None) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at else ""
-
-
-def _attempt_as_json(attempt: Attempt) -> dict[str, Any]:
-    shown = {key: value for key, value in asdict(attempt).items() if key != "token"}
-    return {**shown, "status": attempt.status.value, "outcome": attempt.outcome and attempt.outcome.value}

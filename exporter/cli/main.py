@@ -330,28 +330,28 @@ def _heal_run(args: argparse.Namespace) -> int:
 
 def _heal_history(args: argparse.Namespace) -> int:
     settings = settings_of(args, secrets=False)
-    from exporter.cli.heal import Filter, history
+    from exporter.cli.ledger import Filter, history
 
     return history(settings, Filter(args.number, args.since, args.outcome, args.limit), args.output)
 
 
 def _heal_release(args: argparse.Namespace) -> int:
     settings = settings_of(args, secrets=False)
-    from exporter.cli.heal import release
+    from exporter.cli.ledger import release
 
     return release(settings, args.number, args.reason)
 
 
 def _heal_pause(args: argparse.Namespace) -> int:
     settings = settings_of(args, secrets=False)
-    from exporter.cli.heal import pause
+    from exporter.cli.ledger import pause
 
     return pause(settings, args.reason)
 
 
 def _heal_resume(args: argparse.Namespace) -> int:
     settings = settings_of(args, secrets=False)
-    from exporter.cli.heal import resume
+    from exporter.cli.ledger import resume
 
     return resume(settings, args.reason, new_store=args.new_store)
 

@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
-from alembic.config import Config as AlembicConfig
-from alembic.migration import MigrationContext
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
 
 BUSY: Final = 5  # seconds to wait for another writer, and for PostgreSQL to connect or answer
 _MIGRATION_LOCK: Final = 0x766F6963656C  # "voicel": the advisory lock that one migrating replica holds
-_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+HEAD: Final = "0002"  # the newest schema, the last of those in migrations/versions
 
 
 def connect(url: str, may_create: Callable[[], bool] = lambda: True) -> Engine:
@@ -176,8 +172,11 @@ class Database:
         found = None
         if not self._is_gone():
             with transaction(self.engine, reading=True) as connection:
-                current, head = _revisions(connection)
-                if current not in (None, head):
+                current = schema_of(connection)
+                if current not in (None, HEAD):
+                    from exporter.store.migrate import check_known  # noqa: PLC0415 - takes long to import
+
+                    check_known(current)
                     raise StoreVersionError(
                         f"the store at {self.name} has schema {current}, which an older version of voicelink-exporter "
                         "wrote; the daemon of this version brings it up to date when it starts"
@@ -297,36 +296,22 @@ def upgrade(connection: Connection) -> bool:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-    current, head = _revisions(connection)
-    if current == head:
+    current = schema_of(connection)
+    if current == HEAD:
         # A store that can be read and not written, as on a full disk, is no store to heal by.
         connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
         return False
-    config, script = _scripts()
-    with EnvironmentContext(config, script, fn=lambda rev, _: script._upgrade_revs("head", rev)) as context:  # noqa: SLF001 - as alembic's own command does
-        context.configure(connection=connection, transactional_ddl=True)
-        context.run_migrations()
+    from exporter.store.migrate import migrate_to_head  # noqa: PLC0415 - takes long to import, and is seldom needed
+
+    migrate_to_head(connection, current)
     return current is None
 
 
-def _scripts() -> tuple[AlembicConfig, ScriptDirectory]:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    return config, ScriptDirectory.from_config(config)
-
-
-def _revisions(connection: Connection) -> tuple[str | None, str | None]:
-    """Return which schema the store has, `None` where it has none, and which one this version has.
-
-    Raises `StoreVersionError` for one that this version does not know.
-    """
-    _, script = _scripts()
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-        raise StoreVersionError(
-            f"the store has schema {current}, which a newer version of voicelink-exporter wrote; upgrade this one"
-        )
-    return current, script.get_current_head()
+def schema_of(connection: Connection) -> str | None:
+    """Return which schema the store has, `None` where it has none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
 def _json(value: object) -> str:

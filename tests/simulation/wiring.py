@@ -29,7 +29,7 @@ import exporter.clock
 import exporter.parts
 import exporter.scheduler
 from exporter.app import end
-from exporter.cli import heal as commands
+from exporter.cli import heal, ledger
 from exporter.config import Config, Settings
 from exporter.parts import Exporter
 from exporter.store import Store
@@ -159,14 +159,14 @@ class Daemon:
 
 # Commands
 
-NEW_STORE: Final = "new_store" in inspect.signature(commands.resume).parameters
+NEW_STORE: Final = "new_store" in inspect.signature(ledger.resume).parameters
 """Whether a person can say that a store is meant to be new."""
-_commands: Any = commands
+_commands: Any = ledger
 
 
 def pause(setup: Setup, url: str) -> None:
     """Do what `heal pause` does."""
-    commands.pause(settings_of(setup, url), "the weather")
+    ledger.pause(settings_of(setup, url), "the weather")
 
 
 def resume(setup: Setup, url: str, *, new_store: bool = False) -> None:
@@ -177,13 +177,13 @@ def resume(setup: Setup, url: str, *, new_store: bool = False) -> None:
 
 def release(setup: Setup, url: str, number: str) -> None:
     """Do what `heal release` does."""
-    commands.release(settings_of(setup, url), number, "the weather")
+    ledger.release(settings_of(setup, url), number, "the weather")
 
 
 async def heal_run(setup: Setup, url: str, numbers: tuple[str, ...], *, force: bool) -> None:
     """Do what `heal run` does, without asking."""
-    wanted = commands.Wanted(numbers, all_healable=False, yes=True, force=force)
-    await commands.run(settings_of(setup, url), wanted)
+    wanted = heal.Wanted(numbers, all_healable=False, yes=True, force=force)
+    await heal.run(settings_of(setup, url), wanted)
 
 
 def make_store(setup: Setup, url: str) -> None:

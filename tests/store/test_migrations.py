@@ -14,12 +14,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, inspect, text
 
 from exporter.errors import StoreError, StoreVersionError
-from exporter.store.engine import connect, migrate
+from exporter.store.engine import HEAD, Database, connect, migrate
+from exporter.store.migrate import scripts
 from exporter.store.tables import metadata
 from tests.support.ledgers import NOW, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 TABLES = {*metadata.tables, "alembic_version"}
 AT_ONCE = 8
@@ -158,3 +160,20 @@ def test_a_process_that_dies_half_way_leaves_nothing(url: str, plain: Engine) ->
     assert tables(plain) == set()
     open_store(url).close()
     assert tables(plain) == TABLES
+
+
+def test_the_newest_schema_is_known_without_alembic() -> None:
+    _, script = scripts()
+    assert script.get_current_head() == HEAD
+
+
+def test_a_command_finds_the_schema_without_alembic(tmp_path: Path) -> None:
+    program = (
+        "import sys; from exporter.store.engine import Database; database = Database(sys.argv[1]); "
+        "database.attach(); print([name for name in sys.modules if name.startswith(('alembic', 'mako'))])"
+    )
+    url = f"sqlite:///{tmp_path}/store.db"
+    migrate(connect(url))
+    Database(url).open()
+    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
