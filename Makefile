@@ -17,6 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
+unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes: each would compile the product anew
 .PHONY: demo run stack test lint prove mutants bench docs generate lock dist sbom audit package-check image-check system \
 	clean
 
