@@ -118,14 +118,11 @@ def test_a_second_signal_changes_nothing(simulated: Simulated) -> None:
 
 def test_it_answers_scrapes_before_the_api_answers_anything(simulated: Simulated) -> None:
     simulated.add_fault("hang")
-    started = time.monotonic()
     with serving(env=simulated.env) as exporter:
         until(lambda: ask(exporter.port, "/metrics").status == 200, "it answers")
-        took = time.monotonic() - started
         assert ask(exporter.port, "/-/ready").status == 503
         stop(exporter)
     simulated.clear_faults()
-    assert took < 5  # on a machine that does nothing else, a third of that
 
 
 def test_a_change_shows_after_an_interval_and_a_poll(simulated: Simulated) -> None:

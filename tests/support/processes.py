@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY = "rg_live_MadeUpKeyOfTheTests"
-PATIENCE = 20.0  # seconds; generous, as the machine may be busy
+PATIENCE = 60.0  # seconds; generous, as the machine may be busy
 PRODUCT = (sys.executable, "-m", "exporter")
 _FORBIDDEN = re.compile(r"Traceback \(most recent call last\)|Exception ignored|rg_live_\w+")
 
