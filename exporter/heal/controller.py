@@ -352,8 +352,7 @@ class Controller:
             if count.open and (is_of(count.open, after.target) or number in snapshot.dids)
         ]
         if here:
-            seen_at = self._clock.time() - (self._clock.monotonic() - polled_at)
-            await self._worker.call(self._store.ledger.observed, here, seen_at)
+            await self._worker.call(self._store.ledger.observed, here, self._wall_time_of(polled_at))
 
     def _assess(
         self, account: AccountRuntime, known: TargetHealState, after: TargetState, *, look: Look, polled_at: float
@@ -636,11 +635,11 @@ class Controller:
 
         Else they would count as unobserved, and hold nothing back, until the next poll of their target is judged.
         """
-        ledger, now = self._store.ledger, self._clock.monotonic()
+        ledger = self._store.ledger
         opened = await self._worker.call(ledger.open_attempts) if self._polled_at else []
         for target, polled_at in list(self._polled_at.items()):
             if here := [each.id for each in opened if is_of(each, target)]:
-                await self._worker.call(ledger.observed, here, self._clock.time() - (now - polled_at))
+                await self._worker.call(ledger.observed, here, self._wall_time_of(polled_at))
 
     def _leave_behind(self) -> None:
         """Remember the numbers with open attempts in a store that was lost: the new one does not lock them."""
@@ -719,7 +718,11 @@ class Controller:
 
         While the machine is suspended the one may stand still, and the other may be set.
         """
-        return min(wall, self._clock.time() - (self._clock.monotonic() - monotonic))
+        return min(wall, self._wall_time_of(monotonic))
+
+    def _wall_time_of(self, monotonic: float) -> float:
+        """Return a moment of the monotonic clock by the wall clock as it is set now."""
+        return self._clock.time() - (self._clock.monotonic() - monotonic)
 
     def _guards(self, account: AccountRuntime, known: TargetHealState, facts: AccountRecord) -> list[ActiveGuard]:
         now, waiting = self._clock.time(), self._waiting_for_place(account)

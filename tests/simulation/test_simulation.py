@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.support.markdown import ROOT
+from tests.support.processes import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +21,8 @@ DAY: Final = "0.03"  # weeks of each run
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the simulation in a process of its own, without measuring its coverage, which would take most of the time."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     command = [sys.executable, "-m", "tests.simulation", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=unmeasured(os.environ), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

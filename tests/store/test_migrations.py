@@ -173,7 +173,6 @@ def test_a_command_finds_the_schema_without_alembic(tmp_path: Path) -> None:
         "database.attach(); print([name for name in sys.modules if name.startswith(('alembic', 'mako'))])"
     )
     url = f"sqlite:///{tmp_path}/store.db"
-    migrate(connect(url))
     Database(url).open()
     done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
