@@ -118,6 +118,7 @@ class Controller:
         self._targets: dict[Target, TargetHealState] = {}
         self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
         self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
+        self._opened_at = 0.0  # when the store was opened last, monotonic: a poll of before does not count for it
         self._polled_at: dict[Target, float] = {}  # by target, when that one's answer was taken in, monotonic
         self._judged: dict[Target, int] = {}  # by target, which poll was judged last, or could not be
         self._progress = asyncio.Condition()
@@ -316,7 +317,7 @@ class Controller:
         if not account.enabled and target.account not in self._unresolved:
             await self._show(target, known, ())
             return
-        if self._is_overtaken(after, polled_at):
+        if polled_at < self._opened_at or self._is_overtaken(after, polled_at):
             return
         look = await self._look(account)
         if not self._is_current(account, target):
@@ -622,6 +623,7 @@ class Controller:
             await self._note_missed_observations()
             for known in self._targets.values():  # whatever happened meanwhile: look again before acting
                 known.health = replace(known.health, complete_polls=0)
+            self._opened_at = self._clock.monotonic()
         if opened is Opened.ANOTHER:  # as after a start
             self._started = {}
             self._leave_behind()

@@ -134,7 +134,7 @@ def goes_on_when_told(scene: Scene, exporter: Served, *, made: bool) -> None:
     sent_at = next(request["time"] for request in requests if request["endpoint"] == "call_ready")
     polls = [request["time"] for request in requests if request["endpoint"] == "sync"]
     held = [at for at in polls if accepted_at(scene.url) < at < sent_at]
-    assert len(held) >= HOLD_OFF // 2, "it holds off; polls of before, five a second, may have waited to be judged"
+    assert len(held) >= HOLD_OFF - 1, "it holds off; one poll may have been under way already"
     assert first.ended_at
     assert first.ended_at <= second.claimed_at, "the first heal is verified before the second is sent"
     history = scene.heal("history")
