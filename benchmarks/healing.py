@@ -54,7 +54,7 @@ def decision_seconds(dids: int, rounds: int) -> float:
         snapshot = _snapshot(dids, NOW + 60 * index)
         begun = time.perf_counter()
         known = followed.followed if followed else {}
-        times = {"started": snapshot.started, "passed": 60.0, "now": snapshot.at}
+        times = {"asked_at": snapshot.at, "passed": 60.0, "now": snapshot.at}
         followed = assess(snapshot, watch, known, {}, {}, config=heal, **times)
         spent.append(time.perf_counter() - begun)
     return statistics.median(spent)
@@ -68,7 +68,7 @@ def _snapshot(dids: int, at: float) -> Snapshot:
         every[number] = Did(
             Entry(number, state, issues, did_id=800 + index, client_id=415), state, issues, label=number
         )
-    return Snapshot(TARGET, at, MappingProxyType(every), started=at - 1)
+    return Snapshot(TARGET, at, MappingProxyType(every))
 
 
 def claims_a_second(url: str, count: int) -> float:

@@ -117,9 +117,9 @@ async def steps_of_poll(api: Running, rounds: int) -> Steps:
             for _ in range(rounds):
                 changer.change()
                 times = [time.process_time()]
-                body = await client.sync(target.connection_id, deadline=time.monotonic() + INTERVAL)
+                reading = await client.sync(target.connection_id, deadline=time.monotonic() + INTERVAL)
                 times.append(time.process_time())
-                answer = parse_sync(body)
+                answer = parse_sync(reading.body)
                 times.append(time.process_time())
                 fleet = poll_succeeded(fleet, target, answer, watch, at=time.time(), duration=0.1)
                 times.append(time.process_time())

@@ -171,12 +171,12 @@ class Did:
 class Snapshot:
     """What one complete poll of a target said. Replaced whole, never changed.
 
-    `at` is the Unix time at which the answer was there. `dids` is keyed by number, in the order of the numbers.
+    `at` is the Unix time at which its request left: what it says was so then or later, and what happened after that, it
+    may not have seen. `dids` is keyed by number, in the order of the numbers.
     """
 
     target: Target
     at: float
     dids: Mapping[str, Did]
     drift_items: int | None = None
-    started: float = 0.0  # Unix time at which the poll began: what happened after it, it may not have seen
-    heard: float = 0.0  # `at`, on a clock that nobody sets
+    asked: float = 0.0  # `at`, on a clock that nobody sets

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import Account
+    from exporter.vocobase.client import Reading
 
 ACTIVE: Final = "ACTIVE"
 MOST_LOGGED: Final = 20  # changes of state that one poll logs one by one
@@ -57,6 +58,9 @@ class Sink(Protocol):
 
 class Listener(Protocol):
     """Who remembers states from before the start, and acts on complete polls."""
+
+    async def prepare(self, account: str) -> None:
+        """Take in what holds an account's requests back, before one is made."""
 
     async def recall(self, target: Target) -> Mapping[str, tuple[str, float, int]]:
         """Return what was known of a target's DIDs, by number: state, since when, how many changes."""
@@ -196,6 +200,8 @@ class Poller:
         client = self._polling.clients.get(account)
         if client is None:
             return True
+        if self.listener:
+            await self.listener.prepare(account)
         listed, settled = await self._list(account, client)
         configured = self._polling.accounts.get(account)
         if configured is None:
@@ -261,7 +267,7 @@ class Poller:
                 )
 
     def _expired(self, state: TargetState) -> TargetState:
-        passed = self._clock.monotonic() - state.snapshot.heard if state.snapshot else 0.0
+        passed = self._clock.monotonic() - state.snapshot.asked if state.snapshot else 0.0
         return expire(state, self._clock.time(), self._polling.stale_after, passed)
 
     def _without_old(self, fleet: Fleet, *, target: Target) -> Fleet:
@@ -311,16 +317,15 @@ class Poller:
         state, client = self.fleet.targets.get(target), self._polling.clients.get(target.account)
         if state is None or client is None:
             return
-        started, began = self._clock.monotonic(), self._clock.time()
+        started = self._clock.monotonic()
         self._attempted[target] = started
         try:
             patience = max(state.interval, LEAST_TURNS * client.budget.gap)
-            body = await client.sync(target.connection_id, deadline=started + patience)
-            heard = self._clock.monotonic()
-            at = min(self._clock.time(), began + heard - started)  # an answer that a suspended machine slept on is old
+            reading = await client.sync(target.connection_id, deadline=started + patience)
+            duration = self._clock.monotonic() - started
             async with self._turn:
                 before, after = await self._publish(
-                    lambda fleet: self._take(fleet, target, body, at=at, heard=heard, duration=heard - started), target
+                    lambda fleet: self._take(fleet, target, reading, duration=duration), target
                 )
         except ApiError as error:
             await self._note_failure(target, error.reason, str(error), started)
@@ -334,14 +339,14 @@ class Poller:
                 if self.listener:
                     self.listener.polled(before.targets[target], after.targets[target])  # a queue: nothing to fail
 
-    def _take(
-        self, fleet: Fleet, target: Target, body: bytearray, *, at: float, heard: float, duration: float
-    ) -> Fleet:
-        answer = parse_sync(body)
+    def _take(self, fleet: Fleet, target: Target, reading: Reading, *, duration: float) -> Fleet:
+        answer = parse_sync(reading.body)
         if target not in fleet.targets:  # it left while it was being polled
             return fleet
+        # A wall clock that was set back since then must not make the data younger than it is.
+        at = min(reading.asked_at, self._clock.time() - (self._clock.monotonic() - reading.asked))
         watch = self.watches[target.account]
-        return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration, heard=heard)
+        return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration, asked=reading.asked)
 
     async def _publish(self, change: Callable[[Fleet], Fleet], target: Target | None) -> tuple[Fleet, Fleet]:
         """Apply a change to the fleet and render it, in the worker. Hold `_turn` around it."""

@@ -132,7 +132,7 @@ async def test_a_client_that_nobody_needs_is_closed_when_its_request_is_over() -
             while not simulator.requests("sync"):  # noqa: ASYNC110 - the simulator has no event to wait for
                 await asyncio.sleep(0.005)
         clients.use(two, clients.prepare(two))
-        assert b'"success"' in await asking
+        assert b'"success"' in (await asking).body
         assert len(simulator.requests("sync")) == 1
         await settle()
         with pytest.raises(RuntimeError, match="closed"):

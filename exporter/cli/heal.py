@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.accounts import account_runtimes
-from exporter.cli.ledger import DONE, NO, attach, moment, number_of, store_of
+from exporter.cli.ledger import DONE, NO, attach, moment, number_of
 from exporter.cli.output import COULD_NOT_TELL, plain, print_table
 from exporter.cli.session import Session
 from exporter.config import format_duration
@@ -24,7 +24,6 @@ from exporter.heal.manual import Manual
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from typing import Self
 
     from exporter.config import Settings
     from exporter.heal.manual import Candidate
@@ -50,20 +49,14 @@ class HealSession(Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.store = store_of(settings, self.clock)
         self.accounts = account_runtimes(settings, self.clients, self.poller.watches)
         self.manual = Manual(settings.config.heal, self.store, self.accounts, clock=self.clock)
 
-    async def __aenter__(self) -> Self:
-        """Attach to the store, then poll."""
-        await asyncio.to_thread(attach, self.store)
+    def _attach(self) -> None:
+        """Use the store of the daemon. Raises `NoStoreError` where there is none."""
+        attach(self.store)
         accounts = {name: (each.credential, each.fingerprint) for name, each in self.accounts.items()}
-        await asyncio.to_thread(self.store.ledger.adopt, accounts)
-        return await super().__aenter__()
-
-    async def _close(self) -> None:
-        self.store.close()
-        await super()._close()
+        self.store.ledger.adopt(accounts)
 
     async def poll_again(self, target: Target) -> TargetState:
         """Poll a target once more, and return what is known of it then."""

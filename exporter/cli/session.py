@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import Progress
 
+from exporter.accounts import credential
 from exporter.clock import SystemClock
-from exporter.errors import Reason
+from exporter.errors import Reason, StoreError
 from exporter.exposition import Exposition
 from exporter.parts import Clients, build_poller
+from exporter.store import Store
 from exporter.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -45,10 +48,17 @@ class Session:
         self._clients.use(settings, self._clients.prepare(settings))
         self.clients = self._clients.of_account
         self.poller = build_poller(settings, self.clients, Exposition(telemetry.render), self.clock)
+        self.store = Store(settings.config, clock=self.clock, problem=settings.store_problem)
 
     async def __aenter__(self) -> Self:
-        """Poll every target once, showing progress on a terminal when there are several."""
+        """Poll every target once, showing progress on a terminal when there are several.
+
+        Where there is a store, keys that the API asked somebody to pause wait until that is over.
+        """
         try:
+            await asyncio.to_thread(self._attach)
+            if self.store.opened:
+                await asyncio.to_thread(self._take_over_pauses)
             await self._poll()
         except BaseException:
             await self._close()
@@ -72,6 +82,18 @@ class Session:
             if not state.up
         ]
 
+    def _attach(self) -> None:
+        """Use the store if there is one; to poll, none is needed."""
+        if not self.store.is_missing:
+            with suppress(StoreError):
+                self.store.attach()
+
+    def _take_over_pauses(self) -> None:
+        with suppress(StoreError):
+            for name, client in self.clients.items():
+                mark, now = credential(self.settings.api_keys[name].get_secret_value()), self.clock.time()
+                client.budget.pause(self.store.ledger.account(mark, now).key_paused_until - now)
+
     async def _poll(self) -> None:
         for account in self.clients:
             await self.poller.discover(account)
@@ -90,4 +112,5 @@ class Session:
 
     async def _close(self) -> None:
         self.poller.close()
+        self.store.close()
         await self._clients.close()

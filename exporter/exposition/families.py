@@ -192,7 +192,7 @@ TARGET_FAMILIES: Final = (
     ),
     _target(
         "voicelink_poll_last_success_timestamp_seconds",
-        "Unix time of the last complete answer: how old the target's data is.",
+        "Unix time at which the last complete poll asked: how old the target's data is at most.",
         lambda state: _one(state.last_success),
     ),
     _target(

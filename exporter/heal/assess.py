@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.heal.decide import Decision, Send, Track, advance, classify, decide, judged_by, started_after
+from exporter.heal.decide import Decision, Send, Track, advance, asked_after, classify, decide, judged_by
 from exporter.model import HealState, Target
 from exporter.store.records import Counts, DidRecord
 
@@ -70,21 +70,21 @@ def assess(
     counts: Mapping[str, Counts],
     *,
     config: Heal,
-    started: float,
+    asked_at: float,
     passed: float,
     now: float,
 ) -> Assessment:
     """Decide about every DID of a target that is not simply fine.
 
     `records` and `counts` are those of all accounts; `passed` is as in `decide.advance`. A poll says nothing about a
-    DID whose record changed after the poll began, which was at the Unix time `started`.
+    DID whose record changed after its request left, which was at the Unix time `asked_at`.
     """
     decisions: list[Decision] = []
     kept: dict[str, Followed] = {}
     for number in _concerned(snapshot, config, followed, records, counts):
         record = records.get(number) or DidRecord(number, snapshot.target.account, snapshot.target.connection)
         known, count = followed.get(number, Followed()), counts.get(number, Counts())
-        if record.since >= started and not count.open:
+        if record.since >= asked_at and not count.open:
             kept[number] = Followed(_NEW, record.version)
             decisions.append(Decision(number, record.state, "it changed after this poll began"))
             continue
@@ -92,7 +92,7 @@ def assess(
         did = snapshot.dids.get(number)
         configured = watch.find(did.entry) if did else None
         seen = classify(did, configured, judged_by(record, count.open, config))
-        attempt = count.open if count.open and started_after(count.open, started) else None
+        attempt = count.open if count.open and asked_after(count.open, asked_at) else None
         track = advance(track, seen, snapshot.at, passed, attempt)
         decision = decide(
             did, seen, track, record, count, target=snapshot.target, configured=configured, config=config, now=now

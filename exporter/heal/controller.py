@@ -12,7 +12,7 @@ import contextlib
 import random
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -32,7 +32,7 @@ from exporter.heal.guards import (
     target_guards,
 )
 from exporter.heal.sender import HealRequest, HealSender
-from exporter.heal.watched import TargetHealState, is_of, unhealthy_of
+from exporter.heal.watched import TargetHealState, held_by_did_id, is_listed, is_of, unhealthy_of
 from exporter.logs import FailureLog
 from exporter.model import MISSING, Guard, HealState, Outcome, Target
 from exporter.snapshots import Healing, TargetState
@@ -116,10 +116,10 @@ class Controller:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._targets: dict[Target, TargetHealState] = {}
-        self._queue: asyncio.Queue[tuple[TargetState, TargetState, float]] = asyncio.Queue(MOST_WAITING)
+        self._queue: asyncio.Queue[tuple[TargetState, TargetState]] = asyncio.Queue(MOST_WAITING)
         self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
         self._opened_at = 0.0  # when the store was opened last, monotonic: a poll of before does not count for it
-        self._polled_at: dict[Target, float] = {}  # by target, when that one's answer was taken in, monotonic
+        self._last: dict[Target, Snapshot] = {}  # by target, what its last complete poll said
         self._judged: dict[Target, int] = {}  # by target, which poll was judged last, or could not be
         self._progress = asyncio.Condition()
         self._worker = StoreWorker(store, clock, observer)
@@ -169,8 +169,8 @@ class Controller:
                 self._queue.put_nowait(poll)
             else:
                 self._judged[poll[1].target] = poll[1].polls
-        for target in [each for each in self._polled_at if each.account not in after]:
-            self._polled_at.pop(target, None)
+        for target in [each for each in self._last if each.account not in after]:
+            self._last.pop(target, None)
             self._newest.pop(target, None)
             self._judged.pop(target, None)
             self._targets.pop(target, None)
@@ -186,11 +186,21 @@ class Controller:
         for target, known in began_anew:
             await self._show(target, known, (), states=None if config.heal.mode != "off" else {})
 
-    async def recall(self, target: Target) -> Known:
-        """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer.
+    async def prepare(self, account: str) -> None:
+        """Take over a pause of the account's key, as another process or an earlier run of this one was told to make.
 
-        A store that has just failed is not asked again: the first poll doesn't wait for it target by target.
+        A store that has just failed is not asked again: polls don't wait for it account by account, target by target.
         """
+        runtime = self._accounts.get(account)
+        if runtime is None or self._worker.failed_just_now:
+            return
+        with contextlib.suppress(StoreError):
+            await self._open()
+            facts = await self._worker.call(self._store.ledger.account, runtime.credential, self._clock.time())
+            runtime.client.budget.pause(facts.key_paused_until - self._clock.time())
+
+    async def recall(self, target: Target) -> Known:
+        """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer."""
         if self._worker.failed_just_now:
             return {}
         try:
@@ -201,18 +211,19 @@ class Controller:
 
     def polled(self, before: TargetState, after: TargetState) -> None:
         """Take in a complete poll. One that finds no room goes by unseen, and what it would have confirmed waits."""
-        now = self._polled_at[after.target] = self._clock.monotonic()
+        if after.snapshot:
+            self._last[after.target] = after.snapshot
         with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait((before, after, now))
+            self._queue.put_nowait((before, after))
             self._newest[after.target] = after.polls
 
     async def run(self) -> None:
         """Judge polls until cancelled."""
         while True:
-            before, after, polled_at = await self._queue.get()
+            before, after = await self._queue.get()
             try:
                 try:
-                    await self._process(before, after, polled_at)
+                    await self._process(before, after)
                 except StoreError:
                     await self._show_down()
             except Exception:  # a bug of ours must not end healing unseen
@@ -290,8 +301,8 @@ class Controller:
             tuple(each for each in every if is_unobserved(each, self._heal, now)),
         )
         for each in self._unobserved:
-            message = f"the number stays locked until its target is polled, or: {release_command(self._label(each))}"
-            self._failures.failed("observing a heal", "target not polled", message, **self._attempt_fields(each))
+            message = f"the number stays locked until a poll lists it again, or: {release_command(self._label(each))}"
+            self._failures.failed("observing a heal", "not listed by any poll", message, **self._attempt_fields(each))
         still = {each.id for each in self._unobserved}
         for each in before:
             if each.id not in still:
@@ -303,9 +314,9 @@ class Controller:
 
     # One poll
 
-    async def _process(self, before: TargetState, after: TargetState, polled_at: float) -> None:
-        target, account = after.target, self._accounts.get(after.target.account)
-        if after.snapshot is None or account is None:
+    async def _process(self, before: TargetState, after: TargetState) -> None:
+        target, account, snapshot = after.target, self._accounts.get(after.target.account), after.snapshot
+        if snapshot is None or account is None:
             return
         known = self._targets.setdefault(target, TargetHealState(TargetHealth(target), Healing(mode=account.heal.mode)))
         known.sends = {}  # what an older poll asked for is void, whatever becomes of this one
@@ -317,13 +328,13 @@ class Controller:
         if not account.enabled and target.account not in self._unresolved:
             await self._show(target, known, ())
             return
-        if polled_at < self._opened_at or self._is_overtaken(after, polled_at):
+        if snapshot.asked < self._opened_at or self._is_overtaken(after, snapshot.asked):
             return
         look = await self._look(account)
         if not self._is_current(account, target):
             return
-        await self._note_observation(after, look, polled_at)
-        assessment = self._assess(account, known, after, look=look, polled_at=polled_at)
+        await self._note_observation(snapshot, [each.open for each in look.counts.values() if each.open])
+        assessment = self._assess(account, known, after, snapshot, look)
         if not await self._apply(account, known, assessment.decisions):
             return
         if account.enabled:
@@ -331,40 +342,37 @@ class Controller:
         else:  # what was sent by hand, or before it was switched off, is ended by the polls all the same
             await self._show(target, known, ())
 
-    def _is_overtaken(self, after: TargetState, polled_at: float) -> bool:
+    def _is_overtaken(self, after: TargetState, asked: float) -> bool:
         """Whether a poll waited for so long that it is stale, and a newer one of its target waits behind it.
 
         As after a database that hung: what is judged then is what is true now, and not one old poll after the other.
         """
         where = {"account": after.target.account, "connection": after.target.connection}
-        late = self._clock.monotonic() - polled_at > 2 * after.interval + 1
+        late = self._clock.monotonic() - asked > 2 * after.interval + 1
         if late and self._newest.get(after.target, 0) > after.polls:
             self._failures.failed("judging polls in time", "late", "newer ones are judged instead", **where)
             return True
         self._failures.worked("judging polls in time", **where)
         return False
 
-    async def _note_observation(self, after: TargetState, look: Look, polled_at: float) -> None:
-        """Note in the ledger that a complete poll saw the target of open attempts, for all replicas."""
-        snapshot = cast("Snapshot", after.snapshot)
-        here = [
-            count.open.id
-            for number, count in look.counts.items()
-            if count.open and (is_of(count.open, after.target) or number in snapshot.dids)
-        ]
+    async def _note_observation(self, snapshot: Snapshot, opened: Iterable[Attempt]) -> None:
+        """Note in the ledger which open attempts a complete poll observed, for all replicas: those whose DID it lists.
+
+        One that it does not list may be anywhere.
+        """
+        here = [each.id for each in opened if is_listed(snapshot, each.number)]
         if here:
-            await self._worker.call(self._store.ledger.observed, here, self._wall_time_of(polled_at))
+            await self._worker.call(self._store.ledger.observed, here, self._wall_time_of(snapshot.asked))
 
     def _assess(
-        self, account: AccountRuntime, known: TargetHealState, after: TargetState, *, look: Look, polled_at: float
+        self, account: AccountRuntime, known: TargetHealState, after: TargetState, snapshot: Snapshot, look: Look
     ) -> Assessment:
         """Say what a complete poll asks to be done."""
-        target, snapshot, now = after.target, cast("Snapshot", after.snapshot), self._clock.time()
-        answered_at = self._answered_at(snapshot.at, polled_at)
+        target, now, asked_at = after.target, self._clock.time(), self._asked_at(snapshot.at, snapshot.asked)
         known.health = replace(
             health_after(
                 known.health,
-                at=answered_at,
+                at=asked_at,
                 total=len(snapshot.dids),
                 listed=sum(did.state != MISSING for did in snapshot.dids.values()),
                 unhealthy=unhealthy_of(snapshot.dids, look.counts, target),
@@ -380,12 +388,15 @@ class Controller:
             look.records,
             look.counts,
             config=account.heal,
-            started=answered_at - (snapshot.at - snapshot.started),
-            passed=polled_at - known.polled_at if known.polls == after.polls - 1 else 0.0,
+            asked_at=asked_at,
+            passed=snapshot.asked - known.asked if known.polls == after.polls - 1 else 0.0,
             now=now,
-        ).without_sends(self._held_by_lost_store())
+        )
+        assessment = assessment.without_sends(
+            self._held_by_lost_store() | held_by_did_id(assessment.sends, look.counts)
+        )
         known.polls, known.followed = after.polls, assessment.followed
-        known.polled_at, known.answered_at = polled_at, snapshot.at
+        known.asked, known.asked_at = snapshot.asked, snapshot.at
         known.complete = after.polls - sum(after.failures.values())
         known.last_decisions = {decision.number: decision.why for decision in assessment.decisions}
         known.sends = {send.number: send for send in assessment.sends} if account.enabled else {}
@@ -637,11 +648,9 @@ class Controller:
 
         Else they would count as unobserved, and hold nothing back, until the next poll of their target is judged.
         """
-        ledger = self._store.ledger
-        opened = await self._worker.call(ledger.open_attempts) if self._polled_at else []
-        for target, polled_at in list(self._polled_at.items()):
-            if here := [each.id for each in opened if is_of(each, target)]:
-                await self._worker.call(ledger.observed, here, self._wall_time_of(polled_at))
+        opened = await self._worker.call(self._store.ledger.open_attempts) if self._last else []
+        for snapshot in list(self._last.values()):
+            await self._note_observation(snapshot, opened)
 
     def _leave_behind(self) -> None:
         """Remember the numbers with open attempts in a store that was lost: the new one does not lock them."""
@@ -713,10 +722,10 @@ class Controller:
         """Return the state of a target's data, as old as either clock says."""
         if not known.health.at:
             return known.health
-        return replace(known.health, at=self._answered_at(known.answered_at, known.polled_at))
+        return replace(known.health, at=self._asked_at(known.asked_at, known.asked))
 
-    def _answered_at(self, wall: float, monotonic: float) -> float:
-        """Return when an answer was there, as the wall clock is set now: the earlier of what the two clocks say.
+    def _asked_at(self, wall: float, monotonic: float) -> float:
+        """Return when the request of a poll left, as the wall clock is set now: the earlier of what the two clocks say.
 
         While the machine is suspended the one may stand still, and the other may be set.
         """
@@ -792,7 +801,7 @@ class Controller:
                 await self._show(target, known, [(Guard.STORE, self._worker.why_down)])
 
     def _count(self, attempt: Attempt, outcome: Outcome) -> None:
-        known = next((each for target, each in self._targets.items() if is_of(attempt, target)), None)
+        known = next((each for target, each in self._targets.items() if self._was_made_for(attempt, target)), None)
         if known:
             attempts = {**known.healing.attempts, outcome: known.healing.attempts[outcome] + 1}
             known.healing = replace(known.healing, attempts=attempts)
@@ -801,6 +810,15 @@ class Controller:
             phone_number=self._label(attempt),
             attempt=attempt.id,
             outcome=outcome.value,
+        )
+
+    def _was_made_for(self, attempt: Attempt, target: Target) -> bool:
+        """Whether an attempt was made for a target's DID, whatever its account was called then."""
+        account = self._accounts.get(target.account)
+        return is_of(attempt, target) or (
+            attempt.account not in self._accounts
+            and account is not None
+            and (account.credential, target.connection) == (attempt.credential, attempt.connection)
         )
 
     def _label(self, attempt: Attempt) -> str:

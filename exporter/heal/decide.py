@@ -6,7 +6,7 @@ replicas know of it (`DidRecord`, `Attempt`), as if no guard of the fleet existe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +32,7 @@ class Kind(Enum):
     CLEAN = auto()  # it is there, and has none of the issues that healing is for
     HEALABLE = auto()
     OTHER = auto()  # it is broken in a way that call-ready is not to be tried on
+    ABSENT = auto()  # it is not there, so that nothing is known of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Observation:
 class Track:
     """What the polls of this process saw of a DID, without a gap.
 
-    Durations are in seconds and count only time between two complete polls in a row: what happened while polls failed
-    is not known, and not knowing is neither good nor bad.
+    Durations are in seconds and count only time between two complete polls in a row that list the DID: what happened
+    while polls failed, or did not list it, is not known, and not knowing is neither good nor bad.
     """
 
     broken_polls: int = 0
@@ -58,6 +59,7 @@ class Track:
     clean_for: float = 0.0
     attempt: int | None = None  # the attempt that is being verified
     unresolved_for: float = 0.0  # since its answer was there
+    absent: bool = False  # from the last poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Send:
     body: dict[str, Any]
     broken_since: float | None
     version: int = 0  # of the record that this was decided on
+    did_id: int | None = None  # of the DID, also where only an earlier poll named it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +109,14 @@ class Decision:
 def judged_by(record: DidRecord, attempt: Attempt | None, config: Heal) -> tuple[str, ...]:
     """Return the issues by which a DID is judged now.
 
-    An open attempt is judged by those that its maker heals, and what followed from one by these, too: replicas with
-    different `heal.issues` come to the same end.
+    An open attempt, and what followed from it, are judged by those that its maker heals: replicas with different
+    `heal.issues` come to the same end.
     """
     if attempt is not None:
         return attempt.heal_issues or tuple(dict.fromkeys((*attempt.issues, *config.issues)))
     if record.state is HealState.IDLE:
         return config.issues
-    return tuple(dict.fromkeys((*config.issues, *record.heal_issues)))
+    return record.heal_issues or config.issues
 
 
 def classify(did: Did | None, configured: ConfiguredDid | None, healed: Collection[str]) -> Observation:
@@ -122,7 +125,7 @@ def classify(did: Did | None, configured: ConfiguredDid | None, healed: Collecti
     `healed` are the issues that healing is for.
     """
     if did is None or did.state == MISSING:
-        return Observation(Kind.OTHER, why_not="the API does not list it")
+        return Observation(Kind.ABSENT, why_not="the API does not list it")
     issues = tuple(issue for issue in did.entry.issues if issue in healed)
     if not issues and did.state in healed:
         issues = (did.state,)
@@ -157,14 +160,15 @@ def _not_healable(did: Did, configured: ConfiguredDid | None) -> str:
 def advance(track: Track, seen: Observation, at: float, passed: float, attempt: Attempt | None) -> Track:
     """Return the track after one more complete poll.
 
-    `at` is when its answer was there, `passed` the seconds since the complete poll right before it, or 0 where the one
-    before was not complete. `attempt` is the DID's open attempt.
+    `at` is when its request left, `passed` the seconds since that of the complete poll right before it, or 0 where the
+    one before was not complete. `attempt` is the DID's open attempt.
     """
-    clean, broken = seen.kind is Kind.CLEAN, seen.kind is Kind.HEALABLE
+    clean, broken, absent = seen.kind is Kind.CLEAN, seen.kind is Kind.HEALABLE, seen.kind is Kind.ABSENT
     answered = attempt is not None and attempt.status in {Status.VERIFYING, Status.AMBIGUOUS}
     same = answered and attempt is not None and track.attempt == attempt.id
     if answered and not same:  # what was seen before the answer says nothing about it
         track = Track(broken_since=track.broken_since)
+    seen_for = 0.0 if absent or track.absent else passed
     return Track(
         broken_polls=track.broken_polls + 1 if broken else 0,
         broken_for=track.broken_for + passed if broken and track.broken_polls else 0.0,
@@ -172,13 +176,14 @@ def advance(track: Track, seen: Observation, at: float, passed: float, attempt: 
         clean_polls=track.clean_polls + 1 if clean else 0,
         clean_for=track.clean_for + passed if clean and track.clean_polls else 0.0,
         attempt=attempt.id if answered and attempt else None,
-        unresolved_for=track.unresolved_for + passed if same else 0.0,
+        unresolved_for=track.unresolved_for + seen_for if same else 0.0,
+        absent=absent and answered,
     )
 
 
-def started_after(attempt: Attempt, poll_started: float) -> bool:
-    """Whether a poll began after an attempt was answered, or sent, so that it can tell what came of it."""
-    return poll_started > (attempt.answered_at or attempt.sent_at or attempt.claimed_at)
+def asked_after(attempt: Attempt, asked_at: float) -> bool:
+    """Whether a poll's request left after an attempt was answered, or sent, so that it can tell what came of it."""
+    return asked_at > (attempt.answered_at or attempt.sent_at or attempt.claimed_at)
 
 
 def decide(
@@ -246,7 +251,8 @@ def _verify(attempt: Attempt, track: Track, number: str, config: Heal) -> Decisi
         )
     within = config.verify_within
     # A poll that is clean when the time is up gets its second one; a DID that flaps does not get for ever.
-    if track.attempt == attempt.id and not track.clean_polls and track.unresolved_for >= within.total_seconds():
+    still_broken = track.attempt == attempt.id and not track.clean_polls and not track.absent
+    if still_broken and track.unresolved_for >= within.total_seconds():
         return Decision(
             number,
             HealState.VERIFYING,
@@ -284,14 +290,21 @@ def _confirm(
     charged = attempts.charged_since(now - config.attempts_window.total_seconds())
     if charged >= config.max_attempts:  # as when the configuration lowered that
         tries = f"{charged} attempts in {format_duration(config.attempts_window)}"
-        return _move(record, HealState.QUARANTINED, tries)
+        return _move(replace(record, heal_issues=config.issues), HealState.QUARANTINED, tries)
     if config.mode == "observe" and now - attempts.would_at < WOULD_HOLD:
         return Decision(number, HealState.PENDING, "observe mode would have sent within the last hour")
     return Decision(
         number,
         HealState.PENDING,
         f"{', '.join(seen.issues)} confirmed",
-        Send(number, seen.issues, request_body(did, target, configured), track.broken_since, record.version),
+        Send(
+            number,
+            seen.issues,
+            request_body(did, target, configured),
+            track.broken_since,
+            record.version,
+            did.entry.did_id,
+        ),
     )
 
 

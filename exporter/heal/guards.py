@@ -115,7 +115,7 @@ def target_guards(health: TargetHealth, config: Heal, now: float) -> Iterator[Ac
     if health.complete_polls < config.hold_off_polls:
         yield Guard.HOLD_OFF, f"{health.complete_polls} of {config.hold_off_polls} complete polls since the start"
     if now - health.at > 2 * health.interval + 1:
-        yield Guard.STALE, f"the data is {now - health.at:.0f} s old; see why the polls fail"
+        yield Guard.STALE, f"the data is {now - health.at:.0f} s old; see in the log why polls fail, wait or are late"
     elif health.suspect:
         yield Guard.STALE, f"{health.suspect}; wait for {AGREEING_POLLS} polls that agree, or say so with heal resume"
     if health.held_since_over:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import StoreError
 from exporter.heal.aftermath import after_end
-from exporter.heal.decide import CLEAN_POLLS, VERIFIED, Kind, Send, classify, request_body, started_after
+from exporter.heal.decide import CLEAN_POLLS, VERIFIED, Kind, Send, asked_after, classify, request_body
 from exporter.heal.guards import (
     FORCEABLE,
     ActiveGuard,
@@ -129,7 +129,12 @@ class Manual:
                     blocked_by=(*on_probation, *reasons()),
                     unforceable=(*on_probation, *reasons(forced=FORCEABLE, patient=False)),
                     send=Send(
-                        number, seen.issues, request_body(did, state.target, configured), None, version=record.version
+                        number,
+                        seen.issues,
+                        request_body(did, state.target, configured),
+                        None,
+                        version=record.version,
+                        did_id=did.entry.did_id,
                     ),
                 )
             )
@@ -205,7 +210,7 @@ class Manual:
     def verified(self, state: TargetState, number: str) -> bool:
         """Count one more poll for a heal that was sent; return whether the polls confirm it. Raises `StoreError`."""
         sent, snapshot = self._sent[number], state.snapshot
-        if not state.up or snapshot is None or not started_after(sent.attempt, self._started(snapshot)):
+        if not state.up or snapshot is None or not asked_after(sent.attempt, self._asked_at(snapshot)):
             return False
         clean = classify(snapshot.dids.get(number), None, sent.attempt.heal_issues).kind is Kind.CLEAN
         sent.clean_polls = sent.clean_polls + 1 if clean else 0
@@ -231,20 +236,16 @@ class Manual:
             jitter=0.0,
         )
 
-    def _started(self, snapshot: Snapshot) -> float:
-        """Return when the poll of a snapshot began, by the wall clock as it is set now."""
-        return self._answered_at(snapshot) - (snapshot.at - snapshot.started)
-
-    def _answered_at(self, snapshot: Snapshot) -> float:
-        """Return when the answer of a poll was there: the earlier of what the two clocks say."""
-        return min(snapshot.at, self._clock.time() - (self._clock.monotonic() - snapshot.heard))
+    def _asked_at(self, snapshot: Snapshot) -> float:
+        """Return when the request of a poll left, as the wall clock is set now: the earlier of what two clocks say."""
+        return min(snapshot.at, self._clock.time() - (self._clock.monotonic() - snapshot.asked))
 
     def _health(self, state: TargetState) -> TargetHealth:
         """Return what one poll tells of a target; what the daemon counts over several isn't known here."""
         dids = state.snapshot.dids.values() if state.snapshot else ()
         health = health_after(
             TargetHealth(state.target),
-            at=self._answered_at(state.snapshot) if state.snapshot else 0.0,
+            at=self._asked_at(state.snapshot) if state.snapshot else 0.0,
             total=len(dids),
             unhealthy=sum(not did.ready for did in dids),
             config=self._config,

@@ -49,6 +49,7 @@ class HealRequest:
             manual=self.manual,
             credential=self.account.credential,
             heal_issues=self.account.heal.issues,
+            did_id=self.send.did_id,
         )
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from exporter.heal.assess import Followed, restarted
 from exporter.heal.guards import TargetHealth
+from exporter.model import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from exporter.heal.decide import Send
     from exporter.heal.guards import ActiveGuard
-    from exporter.model import Did, Guard, HealState, Target
+    from exporter.model import Did, Guard, HealState, Snapshot, Target
     from exporter.snapshots import Healing
     from exporter.store.records import Attempt, Counts, Transition
 
@@ -25,8 +26,8 @@ class TargetHealState:
     health: TargetHealth
     healing: Healing
     polls: int = -1  # polls of the target, up to the last that was judged
-    polled_at: float = 0.0  # when that one's answer was there, on the clock's `monotonic`
-    answered_at: float = 0.0  # and on the wall clock, as it was set then
+    asked: float = 0.0  # when that one's request left, on the clock's `monotonic`
+    asked_at: float = 0.0  # and on the wall clock, as it was set then
     complete: int = 0  # those of them that were complete
     followed: Mapping[str, Followed] = field(default_factory=dict)
     sends: Mapping[str, Send] = field(default_factory=dict)  # by number, what the last judged poll asks to be sent
@@ -55,6 +56,22 @@ class TargetHealState:
 def is_of(attempt: Attempt, target: Target) -> bool:
     """Whether an attempt was made for a target's DID."""
     return (attempt.account, attempt.connection) == (target.account, target.connection)
+
+
+def is_listed(snapshot: Snapshot, number: str) -> bool:
+    """Whether the API listed a DID in a poll, so that the poll tells something of it."""
+    did = snapshot.dids.get(number)
+    return did is not None and did.state != MISSING
+
+
+def held_by_did_id(sends: Iterable[Send], counts: Mapping[str, Counts]) -> dict[str, str]:
+    """Return by number why some sends wait: an attempt on the same DID is open under another number."""
+    opened = {count.open.did_id: count.open.id for count in counts.values() if count.open}
+    return {
+        send.number: f"attempt {opened[send.did_id]} on the same did_id is open, under another number"
+        for send in sends
+        if send.did_id is not None and send.did_id in opened
+    }
 
 
 def unhealthy_of(dids: Mapping[str, Did], counts: Mapping[str, Counts], target: Target) -> int:

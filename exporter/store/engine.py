@@ -271,7 +271,7 @@ def transaction(engine: Engine, *, reading: bool = False) -> Iterator[Connection
             with connection.begin():
                 yield connection
     except DBAPIError as error:
-        raise StoreError(f"the store at {_name(engine)} does not answer: {_first_line(error.orig)}") from error
+        raise StoreError(f"the store at {_name(engine)} does not answer: {_why(error.orig)}") from error
     except UnicodeEncodeError:
         raise StoreError(f"the store at {_name(engine)} refuses: a text that is no Unicode") from None
     except SQLAlchemyError as error:
@@ -317,6 +317,17 @@ def schema_of(connection: Connection) -> str | None:
 def _json(value: object) -> str:
     """Return JSON that every database takes: what only Python calls JSON, NaN and infinity, becomes null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
+
+
+def _why(error: object) -> str:
+    """Return what the database said, and of a lock who may hold it."""
+    said = _first_line(error)
+    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+        said += (
+            f" for {BUSY} s by another process that has the file open: a daemon, a heal command or a backup, which may "
+            "be stopped or hang"
+        )
+    return said
 
 
 def _first_line(error: object) -> str:

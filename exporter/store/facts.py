@@ -86,6 +86,12 @@ _STILL_OPEN: Final = select(_TABLE.id, _TABLE.status, *_STAMPS).where(_IS_OPEN)
 _IN_ORDER: Final = (
     select(_TABLE.id, _TABLE.claimed_at).where(_TABLE.claimed_at > bindparam("after")).order_by(_TABLE.id)
 )
+_OTHER_NUMBERS: Final = (
+    select(_TABLE.number)
+    .where(_TABLE.did_id == bindparam("did_id"), _TABLE.number != bindparam("number"))
+    .order_by(_TABLE.number)
+    .distinct()
+)
 _HIGHEST: Final = select(func.max(_TABLE.id))
 
 
@@ -195,6 +201,23 @@ class FactReader:
         counts = self._counts(rows, (_COUNTING_OF, {"number": number}), now, opened, {number: record})
         return record, counts.get(number, Counts())
 
+    def did_by_any_number(self, rows: Rows, number: str, did_id: int | None, now: float) -> tuple[DidRecord, Counts]:
+        """Return what is known of a DID, and its attempts that count, also by other numbers with the same `did_id`.
+
+        As where the API spells its number in another way than before: the stricter record counts, and all attempts do.
+        """
+        record, counts = self.did(rows, number, DidRecord(number), now)
+        others = rows.all(_OTHER_NUMBERS, {"number": number, "did_id": did_id}) if did_id is not None else ()
+        for other in others:
+            known, tried = self.did(rows, other.number, DidRecord(other.number), now)
+            record = _stricter(record, known)
+            counts = Counts(
+                open=counts.open or tried.open,
+                charged=(*counts.charged, *tried.charged),
+                would_at=max(counts.would_at, tried.would_at),
+            )
+        return record, counts
+
     def _times_of(
         self, rows: Rows, query: Select[Any], mine: Mapping[str, Any], now: float, span: float
     ) -> tuple[float, ...]:
@@ -254,6 +277,16 @@ class FactReader:
             return record
         self._stamps.note(record.number, record.version, record.since, listed=True)
         return self._stamps.record(record)
+
+
+def _stricter(record: DidRecord, other: DidRecord) -> DidRecord:
+    """Return a record, or how it would be if what is known of the same DID by another number were known by this one."""
+    rank = {HealState.QUARANTINED: 2, HealState.BACKOFF: 1}
+    mine, theirs = ((rank.get(each.state, 0), each.until) for each in (record, other))
+    if theirs <= mine or not theirs[0]:
+        return record
+    reason = f"{other.reason} (under another number with the same did_id)"
+    return replace(record, state=other.state, until=other.until, reason=reason)
 
 
 def attempt_of(values: Mapping[Any, Any]) -> Attempt:

@@ -153,7 +153,7 @@ class Ledger:
         with self._database.change() as connection:
             lock(connection, attempt.credential)
             # The claim itself is no reason against its own request.
-            facts, record, counts = self._facts_of(connection, attempt.credential, attempt.number, now, but=attempt.id)
+            facts, record, counts = self._facts_of(connection, attempt, now, but=attempt.id)
             reasons = tuple(judge(facts, record, replace(counts, open=None)))
             if reasons:
                 return Refused(reasons)
@@ -166,7 +166,7 @@ class Ledger:
     ) -> Attempt | Refused:
         with self._database.change() as connection:
             lock(connection, wish.credential)
-            reasons = tuple(judge(*self._facts_of(connection, wish.credential, wish.number, now)))
+            reasons = tuple(judge(*self._facts_of(connection, wish, now)))
             if reasons:
                 return Refused(reasons)
             row = {
@@ -187,9 +187,10 @@ class Ledger:
                 "steps": [],
                 "reason": "",
                 "broken_since": wish.broken_since,
+                "did_id": wish.did_id,
                 **values,
             }
-            # The index on open rows is the last word, whatever was read before.
+            # The indexes on open rows, by number and by did_id, are the last word, whatever was read before.
             query = dialect(connection).insert(heal_attempts).values(**row).on_conflict_do_nothing()
             inserted = connection.execute(query.returning(heal_attempts)).mappings().one_or_none()
             if not inserted:
@@ -438,10 +439,12 @@ class Ledger:
         return self._facts.account(rows, credential, now, self._open(rows), but)
 
     def _facts_of(
-        self, connection: Connection, credential: str, number: str, now: float, but: int | None = None
+        self, connection: Connection, of: Wish | Attempt, now: float, but: int | None = None
     ) -> tuple[AccountRecord, DidRecord, Counts]:
+        """Return what a claim for a DID is judged by: of the DID whatever is known of it by its number or its id."""
         rows = Rows(connection)
-        return (self._account(rows, credential, now, but), *self._facts.did(rows, number, DidRecord(number), now))
+        account = self._account(rows, of.credential, now, but)
+        return (account, *self._facts.did_by_any_number(rows, of.number, of.did_id, now))
 
     def _note_did(self, connection: Connection, attempt: Attempt, after: Next, now: float) -> None:
         blank = DidRecord(attempt.number, attempt.account, attempt.connection, broken_since=attempt.broken_since)

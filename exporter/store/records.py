@@ -67,7 +67,8 @@ class Attempt:
     broken_since: float | None = None
     credential: str = ""  # mark of the API key that it was made with
     heal_issues: tuple[str, ...] = ()  # `heal.issues` of its maker: these have to be gone
-    observed_at: float | None = None  # the last complete poll of its target, or its claim
+    observed_at: float | None = None  # the last complete poll that listed its DID, or its claim
+    did_id: int | None = None  # VoiceLink's id of the DID, where it was known
 
     @property
     def open(self) -> bool:
@@ -113,7 +114,7 @@ class DidRecord:
     broken_since: float | None = None  # the first sight of the incident that an attempt was made for
     reason: str = ""
     version: int = 0  # counts changes: a change made on an older view is refused
-    heal_issues: tuple[str, ...] = ()  # of the last attempt's maker: by these, too, it is judged
+    heal_issues: tuple[str, ...] = ()  # of the last attempt's maker: by these it is judged
     forgotten_id: int = 0  # the last attempt that does not count any more
 
 
@@ -229,3 +230,4 @@ class Wish:
     manual: bool = False
     credential: str = ""  # mark of the API key
     heal_issues: tuple[str, ...] = ()  # `heal.issues`
+    did_id: int | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -50,6 +51,11 @@ class Store:
     def name(self) -> str:
         """The file, or the URL without its secrets; empty where there is no place for a store."""
         return store_name(masked_store_url(self._url))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is known without a connection that there is none: no place, or a place without a file."""
+        return bool(self._problem) or (self._url.startswith("sqlite") and not Path(store_name(self._url)).exists())
 
     @cached_property
     def ledger(self) -> Ledger:

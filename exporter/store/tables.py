@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
 metadata = MetaData()
 
@@ -62,7 +62,10 @@ heal_attempts = Table(
     Column("credential", String(80), nullable=False, server_default=text("''")),
     Column("heal_issues", JSON),
     Column("observed_at", Float(53)),
+    Column("did_id", BigInteger),
     Index("heal_attempts_credential", "credential", "id"),
+    Index("heal_attempts_did_id", "did_id"),
+    Index("heal_attempts_one_open_did_id", "did_id", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("heal_attempts_one_open", "number", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("heal_attempts_account", "account", "claimed_at"),
     Index("heal_attempts_number", "number", "claimed_at"),

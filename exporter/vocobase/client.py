@@ -42,7 +42,7 @@ from exporter.errors import (
     TooLargeError,
     ValidationError,
 )
-from exporter.vocobase.budget import WINDOW, Place, Priority, RequestBudget
+from exporter.vocobase.budget import LEAVES_WITHIN, WINDOW, Place, Priority, RequestBudget
 from exporter.vocobase.parse import error_code
 
 if TYPE_CHECKING:
@@ -97,6 +97,18 @@ class Reply:
 
     status: int
     body: bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Body of a read request's answer, and when it was asked for: what it says was so then or later.
+
+    `asked` is on the clock's `monotonic`, `asked_at` is the same as a Unix time; the request left then or later.
+    """
+
+    body: bytearray
+    asked: float
+    asked_at: float
 
 
 @dataclass(slots=True)
@@ -187,10 +199,10 @@ class VocobaseClient:
             self._users -= 1
             self._idle.set()
 
-    async def sync(self, connection_id: str | None, *, deadline: float) -> bytearray:
+    async def sync(self, connection_id: str | None, *, deadline: float) -> Reading:
         """Ask for the readiness of all DIDs of a connection: one request that writes nothing.
 
-        Returns the answer's body. Retries end before `deadline`, on the clock's `monotonic`. Raises `ApiError`.
+        Retries end before `deadline`, on the clock's `monotonic`. Raises `ApiError`.
         """
         body: dict[str, Any] = {"import_dids": False}  # the API's default is true, which would write
         if connection_id:
@@ -204,7 +216,7 @@ class VocobaseClient:
         Returns the answer's body. Raises `ApiError`.
         """
         request = self._http.build_request("GET", f"/{CONNECTIONS}", params={"provider": "voicelink"})
-        return await self._read(request, CONNECTIONS, Priority.DISCOVERY, deadline)
+        return (await self._read(request, CONNECTIONS, Priority.DISCOVERY, deadline)).body
 
     @asynccontextmanager
     async def reserve(self, body: Mapping[str, Any], *, deadline: float) -> AsyncIterator[Reservation]:
@@ -254,7 +266,7 @@ class VocobaseClient:
         """Count a request that began at `started`, on the clock's `monotonic`."""
         self._observer.request_done(self.account, endpoint, status, self.clock.monotonic() - started)
 
-    async def _read(self, request: httpx.Request, endpoint: str, priority: Priority, deadline: float) -> bytearray:
+    async def _read(self, request: httpx.Request, endpoint: str, priority: Priority, deadline: float) -> Reading:
         """Send a request that may be repeated, since it changes nothing."""
 
         def too_late(state: RetryCallState) -> bool:
@@ -262,7 +274,7 @@ class VocobaseClient:
 
         tries = count()
 
-        async def attempt() -> bytearray:
+        async def attempt() -> Reading:
             last_moment = deadline if next(tries) else math.inf
             return await self._once(request, endpoint, priority, deadline=deadline, last_moment=last_moment)
 
@@ -278,16 +290,17 @@ class VocobaseClient:
 
     async def _once(
         self, request: httpx.Request, endpoint: str, priority: Priority, *, deadline: float, last_moment: float
-    ) -> bytearray:
+    ) -> Reading:
         async with self.budget.request(priority, deadline):
             return await self._exchange(request, endpoint, min(self._timeout, last_moment - self.clock.monotonic()))
 
-    async def _exchange(self, request: httpx.Request, endpoint: str, within: float) -> bytearray:
+    async def _exchange(self, request: httpx.Request, endpoint: str, within: float) -> Reading:
         """Send a request once, whose place in the budget is held, and read the answer."""
-        started, heard = self.clock.monotonic(), Heard()
+        asked_at, started, heard = self.clock.time(), self.clock.monotonic(), Heard()
         try:
             exchange = self._transfer(self._http, request, endpoint, heard)
-            return (await self.answer_within(endpoint, exchange, heard, within)).body
+            body = (await self.answer_within(endpoint, exchange, heard, within)).body
+            return Reading(body, asked=started, asked_at=asked_at)
         finally:
             self.count(endpoint, heard.label, started)
 
@@ -393,7 +406,10 @@ class Reservation:
             if _closed_by_peer(self._stream):
                 raise NotSentError("the API closed the connection before the request left, so nothing was sent")
             if not self._place.leaves():
-                raise LeaseExpiredError("its turn in the request budget was over before the request left")
+                raise LeaseExpiredError(
+                    f"it did not leave within {LEAVES_WITHIN:g} s of its turn in the request budget: the store took "
+                    "too long to claim it, or the API asked for a pause meanwhile"
+                )
             self.left = True
 
     async def _guarded(self, content: bytes) -> AsyncIterator[bytes]:

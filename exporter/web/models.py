@@ -337,7 +337,7 @@ class Target(Model):
     issues: dict[str, int]
     """Numbers by issue; one number may have several."""
     last_success: datetime | None
-    """When the last complete poll's answer was there: how old the data is."""
+    """When the request of the last complete poll left: how old the data is at most."""
     next_poll: datetime | None
     """When it is asked next; null where that isn't planned."""
     interval_seconds: float

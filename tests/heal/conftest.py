@@ -107,8 +107,10 @@ async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[.
             )
             poller.listener = controller
             running = asyncio.create_task(controller.run())
+            first = next(iter(clients.values()))
+            bench = Bench(app, clock, store, poller, controller, first, telemetry, file, log)
             for name in accounts:
-                await poller.discover(name)
+                await bench.drive(asyncio.ensure_future(poller.discover(name)))
             await poller.plan(dict.fromkeys(poller.fleet.targets, 60.0))
 
             async def end() -> None:
@@ -121,7 +123,6 @@ async def start(log: io.StringIO, memory_path: Path) -> AsyncIterator[Callable[.
                     await client.aclose()
 
             stack.push_async_callback(end)
-            first = next(iter(clients.values()))
-            return Bench(app, clock, store, poller, controller, first, telemetry, file, log)
+            return bench
 
         yield begin

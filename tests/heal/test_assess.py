@@ -43,7 +43,7 @@ def assess(
     records: Mapping[str, DidRecord] | None = None,
     counts: Mapping[str, Counts] | None = None,
     by: Watch = EVERYTHING,
-    started: float = NOW - 1,
+    asked_at: float = NOW - 1,
     config: Heal = HEAL,
 ) -> Assessment:
     snapshot = polled(fleet_of(A), A, *entries, by=by, at=NOW).targets[A].snapshot
@@ -55,7 +55,7 @@ def assess(
         records or {},
         counts or {},
         config=config,
-        started=started,
+        asked_at=asked_at,
         passed=60.0,
         now=NOW,
     )
@@ -104,7 +104,7 @@ def test_what_is_confirmed_is_sent_and_the_longest_broken_first() -> None:
     found = assess(broken(ONE), broken(TWO), broken(THREE), followed=followed)
     assert [send.number for send in found.sends] == [TWO, ONE, THREE]
     body = {"did_id": 812, "connection_id": A.connection_id}
-    assert found.sends[1] == Send(ONE, ("NO_BOT",), body, NOW - 120, 0)
+    assert found.sends[1] == Send(ONE, ("NO_BOT",), body, NOW - 120, 0, 812)
     assert found.followed[ONE] == Followed(PENDING)
     assert not found.changes  # a send changes nothing before it
 
@@ -171,7 +171,7 @@ def test_a_did_of_which_nothing_is_known_belongs_to_the_target() -> None:
     counts = {ONE: Counts(charged=(NOW - 60,))}
     (decision,) = assess(broken(), followed=followed, counts=counts, config=often).decisions
     assert isinstance(decision.action, Move)
-    assert decision.action.record == DidRecord(ONE, A.account, A.connection)
+    assert decision.action.record == DidRecord(ONE, A.account, A.connection, heal_issues=often.issues)
     assert decision.action.state is HealState.QUARANTINED
 
 
@@ -202,9 +202,9 @@ def test_an_open_attempt_is_verified_whenever_its_record_changed() -> None:
 def test_a_poll_that_began_before_the_answer_verifies_nothing() -> None:
     followed = {ONE: Followed(Track(attempt=7, clean_polls=1))}
     counts = {ONE: Counts(open=attempt(answered_at=NOW - 10))}
-    early = assess(entry(), followed=followed, counts=counts, started=NOW - 10)
+    early = assess(entry(), followed=followed, counts=counts, asked_at=NOW - 10)
     assert (early.followed[ONE].track.attempt, early.changes) == (None, False)
-    late = assess(entry(), followed=followed, counts=counts, started=NOW - 9)
+    late = assess(entry(), followed=followed, counts=counts, asked_at=NOW - 9)
     assert isinstance(late.decisions[0].action, Resolve)
     assert late.changes
 

@@ -72,6 +72,18 @@ async def test_a_restart_after_the_clock_was_set_back_waits_no_longer_than_the_p
     assert again.sent == 2
 
 
+async def test_a_start_asks_nothing_while_the_key_is_paused(start: Callable[..., Any]) -> None:
+    bench: Bench = await start()
+    bench.simulator.add_fault("status:sync:status=429,retry_after=900,count=1")
+    await bench.rounds(1)
+    await bench.controller.tick()
+    paused_until = bench.clock.time() + bench.client.budget.paused_for
+    asked = len(bench.simulator.requests())
+    await start(like=bench)
+    assert bench.simulator.requests()[asked:] == []
+    assert bench.clock.time() < paused_until
+
+
 async def test_a_heal_that_was_answered_while_the_clock_was_ahead_stops_nothing(start: Callable[..., Any]) -> None:
     bench: Bench = await start({"max_in_flight": 1})
     bench.clock.set_by(HOUR)

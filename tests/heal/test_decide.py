@@ -21,10 +21,10 @@ from exporter.heal.decide import (
     Send,
     Track,
     advance,
+    asked_after,
     classify,
     judged_by,
     request_body,
-    started_after,
 )
 from exporter.model import MISSING, READY, Did, Entry, HealState, Target
 from exporter.store.records import Attempt, Counts, DidRecord, Status
@@ -101,8 +101,8 @@ CONFIRMED = Track(broken_polls=3, broken_for=120.0, broken_since=NOW - 120)
         (did("NO_VOCOBASE_AGENT"), None, Kind.CLEAN, ""),
         (did("NO_VOCOBASE_AGENT", "NO_VOCOBASE_AGENT", "NO_BOT"), None, Kind.HEALABLE, ""),
         (Did(Entry(NUMBER, "NO_BOT", (), did_id=1, client_id=2), "NO_BOT"), None, Kind.HEALABLE, ""),
-        (None, None, Kind.OTHER, "the API does not list it"),
-        (did(MISSING), None, Kind.OTHER, "the API does not list it"),
+        (None, None, Kind.ABSENT, "the API does not list it"),
+        (did(MISSING), None, Kind.ABSENT, "the API does not list it"),
         (did("NO_BOT"), ConfiguredDid(did_number=NUMBER, heal=False), Kind.OTHER, "the configuration says heal: false"),
         (did(READY, "NO_BOT"), None, Kind.OTHER, "the API says READY and names an issue at once"),
         (did("NO_BOT", repeated=True), None, Kind.OTHER, "the API lists it more than once"),
@@ -200,8 +200,9 @@ def test_an_open_attempt_that_does_not_say_is_judged_by_what_it_was_made_for_and
 
 
 @pytest.mark.parametrize("state", [HealState.PROBATION, HealState.BACKOFF, HealState.QUARANTINED])
-def test_what_followed_from_an_attempt_is_judged_by_its_issues_as_well(state: HealState) -> None:
-    assert set(judged_by(record(state, heal_issues=("NO_BOT",)), None, NARROWER)) == set(BOTH)
+def test_what_followed_from_an_attempt_is_judged_by_its_issues_whoever_looks(state: HealState) -> None:
+    for config in (HEAL, WIDER, NARROWER):
+        assert judged_by(record(state, heal_issues=("NO_BOT",)), None, config) == ("NO_BOT",)
     assert judged_by(record(state), None, NARROWER) == ("ROUTING_MISSING",)
 
 
@@ -249,7 +250,7 @@ def test_nothing_is_verified_before_there_is_an_answer(status: Status) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "started", "counts"),
+    ("known", "asked_at", "counts"),
     [
         ({}, NOW + 2, False),
         ({}, NOW + 2.001, True),
@@ -258,8 +259,12 @@ def test_nothing_is_verified_before_there_is_an_answer(status: Status) -> None:
         ({"answered_at": None, "sent_at": None}, NOW, False),
     ],
 )
-def test_only_polls_that_began_after_the_answer_count(known: dict[str, Any], started: float, counts: bool) -> None:  # noqa: FBT001
-    assert started_after(attempt(**known), started) is counts
+def test_only_polls_that_were_asked_after_the_answer_count(
+    known: dict[str, Any],
+    asked_at: float,
+    counts: bool,  # noqa: FBT001
+) -> None:
+    assert asked_after(attempt(**known), asked_at) is counts
 
 
 # Idle and pending
@@ -283,7 +288,7 @@ def test_what_is_sent_names_the_issues_and_since_when() -> None:
     decision = decide(did("NO_BOT", "NO_BOT", "NO_VOCOBASE_AGENT"), CONFIRMED)
 
     body = {"did_id": 812, "connection_id": CONNECTION}
-    assert decision.action == Send(NUMBER, ("NO_BOT",), body, NOW - 120)
+    assert decision.action == Send(NUMBER, ("NO_BOT",), body, NOW - 120, did_id=812)
 
 
 def test_what_is_sent_says_what_the_configuration_of_the_did_names() -> None:
@@ -466,7 +471,7 @@ def test_each_decision_names_its_did_its_state_and_why() -> None:
     two = Track(broken_polls=2, broken_for=60.0, broken_since=NOW - 60)
     clean = Track(clean_polls=60, clean_for=3600.0)
     both = did("NO_BOT", "NO_BOT", "ROUTING_MISSING")
-    send = Send(NUMBER, ("NO_BOT", "ROUTING_MISSING"), {"did_id": 812, "connection_id": CONNECTION}, NOW - 120, 3)
+    send = Send(NUMBER, ("NO_BOT", "ROUTING_MISSING"), {"did_id": 812, "connection_id": CONNECTION}, NOW - 120, 3, 812)
     for known, seen, track, expected in (
         (idle, did(READY), Track(clean_polls=1), Decision(NUMBER, HealState.IDLE, "nothing to heal")),
         (
@@ -572,7 +577,40 @@ def test_what_is_not_sent_says_why() -> None:
     once = Heal.model_validate({"max_attempts": 1})
     known = record(HealState.IDLE)
     decision = decide(did(), CONFIRMED, known, Counts(charged=(NOW - 60,)), config=once)
-    assert decision == moved(known, HealState.QUARANTINED, "1 attempts in 1d")
+    assert decision == moved(replace(known, heal_issues=once.issues), HealState.QUARANTINED, "1 attempts in 1d")
+
+
+def test_a_did_that_is_not_listed_neither_ends_its_attempt_nor_brings_its_end_nearer() -> None:
+    opened, gone = attempt(Status.AMBIGUOUS), Observation(Kind.ABSENT)
+    track = Track(attempt=opened.id, unresolved_for=500.0)
+    for _ in range(5):
+        track = advance(track, gone, NOW, 600.0, opened)
+        assert track.unresolved_for == 500.0
+        assert decide(None, track, counts=Counts(open=opened)).action is None
+    track = advance(track, Observation(Kind.HEALABLE, ("NO_BOT",)), NOW, 600.0, opened)
+    assert track.unresolved_for == 500.0  # since when it is back nobody knows
+    track = advance(track, Observation(Kind.HEALABLE, ("NO_BOT",)), NOW, 99.0, opened)
+    assert track.unresolved_for == 599.0
+
+
+def test_an_attempt_whose_time_is_up_does_not_end_by_a_poll_that_does_not_list_the_did() -> None:
+    opened = attempt(Status.VERIFYING)
+    clean = advance(
+        Track(attempt=opened.id, unresolved_for=590.0), Observation(Kind.CLEAN), NOW, 60.0, opened
+    )  # the second clean poll, which would verify it, does not come
+    track = advance(clean, Observation(Kind.ABSENT), NOW, 60.0, opened)
+    assert decide(None, track, counts=Counts(open=opened)).action is None
+
+
+def test_two_who_heal_different_issues_do_not_move_a_did_to_and_fro() -> None:
+    known = record(HealState.PROBATION, heal_issues=("NO_BOT",))
+    for config in (HEAL, NARROWER):
+        seen = classify(did("ROUTING_MISSING"), None, judged_by(known, None, config))
+        track = advance(Track(), seen, NOW, 60.0, None)
+        decision = deciding.decide(
+            None, seen, track, known, Counts(), target=TARGET, configured=None, config=config, now=NOW
+        )
+        assert (seen.kind, decision.action) == (Kind.CLEAN, None)
 
 
 def test_an_answer_makes_everything_count_anew_but_since_when_it_is_broken() -> None:

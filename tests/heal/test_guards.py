@@ -498,7 +498,7 @@ def test_what_observe_mode_would_have_sent_is_counted_as_such() -> None:
     ("change", "said"),
     [
         ({"complete_polls": 1}, (Guard.HOLD_OFF, "1 of 3 complete polls since the start")),
-        ({"at": NOW - 300.0}, (Guard.STALE, "the data is 300 s old; see why the polls fail")),
+        ({"at": NOW - 300.0}, (Guard.STALE, "the data is 300 s old; see in the log why polls fail, wait or are late")),
         (
             {"suspect": "a poll lost 5 of 10 DIDs"},
             (
@@ -648,7 +648,11 @@ def check(**more: Any) -> GuardCheck:  # noqa: ANN401 - any field
             ["hold_off: 1 of 3 complete polls since the start"],
         ),
         ({}, {"health": lambda: None}, []),
-        ({}, {"now": lambda: NOW + 300}, ["stale: the data is 300 s old; see why the polls fail"]),
+        (
+            {},
+            {"now": lambda: NOW + 300},
+            ["stale: the data is 300 s old; see in the log why polls fail, wait or are late"],
+        ),
         (
             {"open": OPEN[:1]},
             {"ramp_start": lambda: NOW},

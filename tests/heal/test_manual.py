@@ -125,7 +125,7 @@ async def test_a_poll_that_began_before_the_answer_confirms_nothing(person: Pers
     await person.bench.rounds(1)
     clean = person.bench.state
     assert clean.snapshot is not None
-    old = replace(clean, snapshot=replace(clean.snapshot, started=clean.snapshot.at - 3600.0))
+    old = replace(clean, snapshot=replace(clean.snapshot, at=clean.snapshot.at - 3600.0))
     assert [person.manual.verified(old, person.number) for _ in range(3)] == [False, False, False]
     assert [person.manual.verified(clean, person.number) for _ in range(2)] == [False, True]
     assert [row.status for row in person.bench.attempts()] == [Status.ENDED]

@@ -134,6 +134,8 @@ async def goes(fleet: Fleet, how: str) -> None:
     if how == "inactive":
         fleet.simulator.set_connection(one.connection, status="INACTIVE")
         await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.discover("main")))
+    elif how == "not listed":
+        fleet.simulator.set_did(fleet.numbers_of(one)[0], removed=True)
     elif how == "polls fail":
         fleet.simulator.add_fault(f"status:sync:status=500,connection={one.connection_id}")
     else:
@@ -142,7 +144,7 @@ async def goes(fleet: Fleet, how: str) -> None:
         await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.discover("main")))
 
 
-@pytest.mark.parametrize("how", ["inactive", "polls fail", "dropped by a reload"])
+@pytest.mark.parametrize("how", ["inactive", "polls fail", "not listed", "dropped by a reload"])
 async def test_what_no_poll_observes_locks_its_did_and_nothing_else(fleet: Fleet, how: str) -> None:
     number, other = await left_open(fleet)
     await goes(fleet, how)
@@ -164,6 +166,20 @@ async def test_what_no_poll_observes_locks_its_did_and_nothing_else(fleet: Fleet
     assert len(said) == 1
     assert said[0]["phone_number"] == number
     assert f"voicelink-exporter heal release {number} --reason TEXT" in said[0]["error"]
+
+
+async def test_a_number_that_vanished_and_is_back_and_broken_is_not_sent_again_before_its_attempt_has_ended(
+    fleet: Fleet,
+) -> None:
+    number, _ = await left_open(fleet)
+    await goes(fleet, "not listed")
+    await fleet.rounds(12)
+    fleet.simulator.set_did(number, removed=False, issues=["NO_BOT"])
+    await fleet.rounds(3)
+    assert len(fleet.simulator.requests("call_ready")) == 1
+    assert fleet.metric("voicelink_heal_unobserved", account="main") == 0
+    (row,) = fleet.exporter.archive._store.ledger.history(number)  # noqa: SLF001 - looked at
+    assert (row.status, row.did_id) == (Status.AMBIGUOUS, fleet.simulator.truth()[number].did_id)
 
 
 async def test_what_is_observed_again_is_ended_by_the_polls(fleet: Fleet) -> None:

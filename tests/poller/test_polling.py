@@ -128,10 +128,22 @@ async def test_an_answer_that_a_suspended_machine_slept_on_is_as_old_as_its_requ
     await settle()
     parts.clock.set_by(290.0)
     await parts.clock.drive(poll)
-    assert parts.value("voicelink_poll_last_success_timestamp_seconds") == asked + 1.0
+    assert parts.value("voicelink_poll_last_success_timestamp_seconds") == asked
     snapshot = parts.poller.fleet.targets[target].snapshot
     assert snapshot is not None
-    assert snapshot.at == asked + 1.0
+    assert snapshot.at == asked
+
+
+async def test_an_answer_that_waited_to_be_read_is_as_old_as_its_request(start: Start) -> None:
+    parts = start(latency=25.0)
+    await parts.discover()
+    (target,) = parts.targets
+    asked = parts.clock.time(), parts.clock.monotonic()
+    await parts.clock.drive(asyncio.ensure_future(parts.poller.poll(target)))
+    snapshot = parts.poller.fleet.targets[target].snapshot
+    assert snapshot is not None
+    assert (snapshot.at, snapshot.asked) == asked
+    assert (parts.clock.time(), parts.clock.monotonic()) >= (asked[0] + 25.0, asked[1] + 25.0)
 
 
 async def test_an_answer_after_which_the_clock_was_set_back_is_not_of_a_time_to_come(start: Start) -> None:
@@ -142,14 +154,14 @@ async def test_an_answer_after_which_the_clock_was_set_back_is_not_of_a_time_to_
     await settle()
     parts.clock.set_by(-290.0)
     await parts.clock.drive(poll)
-    assert parts.value("voicelink_poll_last_success_timestamp_seconds") == parts.clock.time()
+    assert parts.value("voicelink_poll_last_success_timestamp_seconds") == parts.clock.time() - 1.0
 
 
 async def test_duration_and_last_success(start: Start) -> None:
     parts = start(latency=2.5)
     await ready(parts)
     assert parts.value("voicelink_poll_duration_seconds") == pytest.approx(2.5)
-    success = parts.clock.time()
+    success = parts.clock.time() - 2.5  # when its request left
     assert parts.value("voicelink_poll_last_success_timestamp_seconds") == success
     parts.simulator.add_fault("status:sync:status=403")
     parts.simulator.add_fault("latency:sync:seconds=1")
@@ -600,6 +612,9 @@ class Listening:
 
     def __init__(self) -> None:
         self.heard: list[tuple[int, int]] = []
+
+    async def prepare(self, account: str) -> None:
+        assert account == "main"
 
     async def recall(self, target: Target) -> dict[str, tuple[str, float, int]]:
         assert target.account == "main"

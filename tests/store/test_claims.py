@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from exporter.config import Config
 from exporter.heal.guards import blocking_reasons
 from exporter.model import HealState, Outcome
-from exporter.store.records import OPEN, Attempt, Refused, Status
+from exporter.store.records import OPEN, Attempt, Refused, Result, Status
 from exporter.store.tables import heal_attempts
 from tests.support.ledgers import (
     ACCOUNT,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from exporter.store.records import AccountRecord, Counts, DidRecord
     from tests.store.conftest import Open
 
+OTHER = "+918011223345"
 CROWD = 8
 ROUNDS = 25
 
@@ -254,3 +255,46 @@ def test_a_request_that_could_not_be_made_is_not_recorded_where_another_is_open_
 
     assert store.ledger.not_sent(wish(), NOT_SENT, judge, keep, NOW) == Refused(("attempt 1 is open",))
     assert NUMBER not in store.ledger.records(NOW)[0]
+
+
+# One DID under two numbers
+
+
+def test_a_did_whose_number_is_spelled_in_another_way_is_the_same_did(store: Store, another: Open) -> None:
+    held = store.ledger.claim(wish(did_id=812), allow, NOW)
+    assert isinstance(held, Attempt)
+    assert another("two").ledger.claim(wish(OTHER, did_id=812), allow, NOW) == Refused(
+        ("an attempt on it is open already",)
+    )
+    assert another("two").ledger.claim(wish(OTHER, did_id=812), guarded, NOW) == Refused(
+        (f"attempt {held.id} on it is open",)
+    )
+    assert isinstance(another("two").ledger.claim(wish(OTHER, did_id=813), guarded, NOW), Attempt)
+
+
+def test_without_an_id_the_number_alone_is_the_lock(store: Store) -> None:
+    for number in (NUMBER, OTHER):
+        assert isinstance(store.ledger.claim(wish(number, did_id=None), allow, NOW), Attempt)
+
+
+def guarded(_: AccountRecord, record: DidRecord, known: Counts) -> list[str]:
+    """Name what speaks against a claim, as the guards do."""
+    states = [f"it is {record.state}: {record.reason}"] if record.state is not HealState.IDLE else []
+    opened = [f"attempt {known.open.id} on it is open"] if known.open else []
+    return [*opened, *states, *([f"{len(known.charged)} attempts"] if known.charged else [])]
+
+
+@pytest.mark.parametrize("state", [HealState.QUARANTINED, HealState.BACKOFF])
+def test_what_is_known_of_a_did_by_another_number_holds_for_this_one(store: Store, state: HealState) -> None:
+    def after(record: DidRecord, _: Counts) -> DidRecord:
+        return replace(record, state=state, since=NOW, until=NOW + 600, reason="it did not help")
+
+    first = store.ledger.claim(wish(did_id=812), allow, NOW)
+    assert isinstance(first, Attempt)
+    assert store.ledger.begin_send(first, allow, NOW) is None
+    failed = Result(Status.ENDED, Outcome.REJECTED, "refused", charged=True, feeds=True)
+    assert store.ledger.answered(first, failed, after, NOW)
+    refused = store.ledger.claim(wish(OTHER, did_id=812), guarded, NOW)
+    assert refused == Refused(
+        (f"it is {state}: it did not help (under another number with the same did_id)", "1 attempts")
+    )

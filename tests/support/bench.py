@@ -103,7 +103,7 @@ class Bench:
     def attempts(self, number: str | None = None) -> list[Attempt]:
         return self.store.ledger.history(number)
 
-    async def drive(self, work: asyncio.Task[None]) -> None:
+    async def drive(self, work: asyncio.Future[Any]) -> None:
         """Let time pass only where something waits for it, in steps that grow; not while a busy machine is slow."""
         step = 0.05
         async with asyncio.timeout(LONG):

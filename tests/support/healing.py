@@ -132,9 +132,8 @@ class Post:
 
 @dataclass
 class Seen:
-    """One complete poll as a replica judged it, in true time; `None` for one that failed."""
+    """One poll as a replica judged it, in true time: of what is true when it is asked for, whenever that is heard."""
 
-    started: float
     at: float
     listed: int = 0  # by the vendor
     total: int = 0  # as the target shows it
@@ -243,7 +242,7 @@ class Replica:
         self.stop_at: tuple[str, str] | None = None  # a database call or `post`, and where in it
         self.dead = False
         self.held: list[Callable[[], None]] = []  # what it does next when it hangs no more
-        self.under_way: tuple[float, float, list[Entry]] | None = None  # a poll that was asked and not yet answered
+        self.under_way: tuple[float, float, float, list[Entry]] | None = None  # a poll without an answer yet
         self.granted: dict[str, Attempt] = {}
         self.shown = Shown()
         self.fleet = Fleet({TARGET: TargetState(TARGET, interval=INTERVAL)})
@@ -383,7 +382,7 @@ class World:
         self.latched = False
         self.latched_at = 0.0
         self.refused: set[str] = set()  # the fingerprints of all who were, since a person last said resume
-        self.observed_at = float("-inf")  # the last complete poll that a replica judged
+        self.observed_at: dict[str, float] = {}  # by number, the last poll that listed it and that a replica judged
         self.forbidden: list[float] = []
         self.key_paused_until = 0.0
         self.ends: list[tuple[float, str, bool, bool]] = []  # when, number, whether it was verified, whether it feeds
@@ -490,13 +489,13 @@ class World:
         self.hear(replica)
 
     def ask(self, replica: Replica, *, drop: frozenset[str] = frozenset()) -> None:
-        replica.under_way = self.now, replica.clock.time(), self.entries(drop)
+        replica.under_way = self.now, replica.clock.time(), replica.clock.monotonic(), self.entries(drop)
 
     def hear(self, replica: Replica) -> None:
         """Let the answer to a poll come in, and be judged."""
         if replica.under_way is None:
             return
-        started, _, entries = replica.under_way
+        started, asked_at, asked, entries = replica.under_way
         replica.under_way = None
         before = replica.fleet.targets[TARGET]
         replica.fleet = poll_succeeded(
@@ -504,16 +503,15 @@ class World:
             TARGET,
             Answer(tuple(entries)),
             replica.watch,
-            at=replica.clock.time(),
+            at=asked_at,
             duration=self.now - started,
-            heard=replica.clock.monotonic(),
+            asked=asked,
         )
         after = replica.fleet.targets[TARGET]
         shown = after.snapshot.dids if after.snapshot else {}
         replica.polls.append(
             Seen(
                 started,
-                self.now,
                 listed=len(entries),
                 total=len(shown),
                 unhealthy=len({did.number for did in shown.values() if not did.ready} | set(self.open_rows())),
@@ -524,7 +522,7 @@ class World:
         )
         answers = not self.store_down and replica.mode != "off"
         if answers and not replica.hung and not replica.dead and replica.stop_at is None:
-            self.observed_at = self.now
+            self.observed_at |= {each.number: started for each in entries}
         replica.controller.polled(before, after)
         self.do(asyncio.sleep(0))
 
@@ -532,7 +530,7 @@ class World:
         replica.under_way = None
         state = replica.fleet.targets[TARGET]
         replica.fleet = replica.fleet.with_target(poll_failed(state, Reason.TIMEOUT, 1.0))
-        replica.polls.append(Seen(self.now, self.now, complete=False))
+        replica.polls.append(Seen(self.now, complete=False))
 
     # The vendor
 
@@ -697,7 +695,7 @@ class World:
         """Hold that an attempt ends by two clean polls, or long enough without: all begun after it was over."""
         post = next((each for each in self.posts if each.attempt.token == attempt.token), None)
         since = -1.0 if post is None else (post.over if post.over is not None else post.at)
-        later = [seen for seen in replica.polls if not seen.complete or seen.started >= since - self.skew - 0.001]
+        later = [seen for seen in replica.polls if not seen.complete or seen.at >= since - self.skew - 0.001]
         last = [seen for seen in later if seen.complete]
         if outcome.value == "succeeded":
             if len(last) < 2 or not all(attempt.number in seen.clean for seen in last[-2:]):
@@ -787,8 +785,9 @@ class World:
 
     def _observed_rows(self, attempt: Attempt, within: float) -> int:
         """Return how many others are open on which a poll may still decide: those hold back the next."""
-        query = "SELECT token FROM heal_attempts WHERE status <> 'ended' AND id <> ?"
-        seen_at = [max(self.observed_at, self.claims[token]) for (token,) in self.query(query, attempt.id)]
+        query = "SELECT token, number FROM heal_attempts WHERE status <> 'ended' AND id <> ?"
+        rows = self.query(query, attempt.id)
+        seen_at = [max(self.observed_at.get(number, 0.0), self.claims[token]) for token, number in rows]
         return sum(self.now - at < within - self.skew - 1 for at in seen_at)
 
     def _check_breaker_and_ramp(self, replica: Replica, others: int) -> None:

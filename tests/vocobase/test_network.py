@@ -72,7 +72,7 @@ def free_port() -> int:
 
 async def test_an_answer_over_http() -> None:
     async with served_simulator(dids=30) as (simulator, base_url), client_of(api_config(base_url)) as client:
-        answer = parse_sync(await client.sync(None, deadline=client_deadline()))
+        answer = parse_sync((await client.sync(None, deadline=client_deadline())).body)
         assert [entry.number for entry in answer.entries] == simulator.numbers
 
 
@@ -139,7 +139,7 @@ async def test_an_authority_that_is_trusted(tmp_path: Path, monkeypatch: pytest.
         bundle.write_bytes(authority.cert_pem.bytes())
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
         async with client_of(api_config(base_url), tls=ssl_context()) as client:
-            assert len(parse_sync(await client.sync(None, deadline=client_deadline())).entries) == 1
+            assert len(parse_sync((await client.sync(None, deadline=client_deadline())).body).entries) == 1
 
 
 async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,17 @@ def upgrade() -> None:
     op.add_column("heal_attempts", sa.Column("credential", sa.String(80), nullable=False, server_default=sa.text("''")))
     op.add_column("heal_attempts", sa.Column("heal_issues", sa.JSON))
     op.add_column("heal_attempts", sa.Column("observed_at", sa.Float(53)))
+    op.add_column("heal_attempts", sa.Column("did_id", sa.BigInteger))
+    op.create_index("heal_attempts_did_id", "heal_attempts", ["did_id"])
+    is_open = sa.text("status <> 'ended'")
+    op.create_index(
+        "heal_attempts_one_open_did_id",
+        "heal_attempts",
+        ["did_id"],
+        unique=True,
+        sqlite_where=is_open,
+        postgresql_where=is_open,
+    )
     op.create_index("heal_attempts_credential", "heal_attempts", ["credential", "id"])
     op.add_column("heal_dids", sa.Column("heal_issues", sa.JSON))
     op.add_column("heal_dids", sa.Column("forgotten_id", sa.Integer, nullable=False, server_default="0"))
