@@ -221,11 +221,11 @@ class FactReader:
     def _times_of(
         self, rows: Rows, query: Select[Any], mine: Mapping[str, Any], now: float, span: float
     ) -> tuple[float, ...]:
-        """Return the times of a query's rows, as they were written, that are no older than so many seconds."""
+        """Return the times of a query's rows, as this process reads them, of no more than so many seconds ago."""
         order = self._order(rows, now, span)
         bounds = self._since(now, order, span=span)
         return tuple(
-            order.time(row.id, row.at)
+            self._local_time(row.id, order.time(row.id, row.at))
             for row in rows.all(query, mine, bounds)
             if _is_within(row, row.at, "span", bounds)
         )
@@ -243,7 +243,8 @@ class FactReader:
         order = self._order(rows, now, self.window)
         bounds = self._since(now, order, charged=self.window) | self._since(now, ClaimOrder(()), would=HOUR)
         for row in rows.all(*query, bounds):
-            known, at = counts.get(row.number, Counts()), self._local_time(order.time(row.id, row.claimed_at))
+            known = counts.get(row.number, Counts())
+            at = self._local_time(row.id, order.time(row.id, row.claimed_at))
             forgotten = records[row.number].forgotten_id if row.number in records else 0
             if row.charged and row.id > forgotten and _is_within(row, row.claimed_at, "charged", bounds):
                 counts[row.number] = replace(known, charged=(*known.charged, at))
@@ -268,8 +269,8 @@ class FactReader:
             f"{name}_id": min(each, order.first - 1) for name, each in ids.items()
         }
 
-    def _local_time(self, stamp: float) -> float:
-        return self._stamps.local(stamp) if self._stamps else stamp
+    def _local_time(self, row: int, stamp: float) -> float:
+        return self._stamps.local_of(row, stamp) if self._stamps else stamp
 
     def _local_record(self, row: Any) -> DidRecord:  # noqa: ANN401 - SQLAlchemy's row
         record = record_of(row._asdict())

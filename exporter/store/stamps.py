@@ -4,12 +4,13 @@ Times in the store are wall times of the process that wrote them. A process know
 how much monotonic time passed, how far behind its own wall clock has ever been, and which rows were not there when it
 looked before. So a stamp is read as old as the latest that its wall clock may have been behind says, never more; one
 that lies in the future then can only be a clock's fault, and counts as written when it was first read; and one that is
-new since the last look is no older than that look. All of them age by the monotonic clock.
+new since the last look is no older than that look. All of them age by the monotonic clock. A claim counts in budgets
+from the look that showed it first, as it may have been made just before that, whatever its stamps say.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -146,6 +147,17 @@ class StampReader:
         known = bisect_right(self._ids, (self._clock.monotonic() - seconds, 2**63)) - 1
         return self._ids[max(known, 0)][1] if self._ids else 0
 
+    def local_of(self, row: int, stamp: float) -> float:
+        """Return the stamp of a row as `local` does, but no earlier than the look that showed the row first.
+
+        Rows that were there at this process's first look may be as old as they say.
+        """
+        local, first = self.local(stamp), bisect_left(self._ids, row, key=lambda look: look[1])
+        if first == 0:
+            return local
+        since = self._clock.monotonic() - self._ids[first][0] if first < len(self._ids) else 0.0
+        return max(local, self._clock.time() - since)
+
     def local(self, stamp: float) -> float:
         """Return a stamp as this process's wall clock would have written it."""
         if stamp not in self._seen:
@@ -172,19 +184,12 @@ class StampReader:
     # What the ledger returns, with all times read. While no clock was ever wrong, these return what they are given.
 
     def account(self, facts: AccountRecord) -> AccountRecord:
-        """Return the facts of a credential with their times as this process reads them."""
+        """Return the facts of a credential with their times as this process reads them, but those of `local_of`."""
         self.note("resumed", facts.resume_mark, facts.resumed_at)
         for name, at in (("latched", facts.latched_at), ("paused", facts.key_paused_at), ("403", facts.forbidden_at)):
             self.note((name, facts.credential), at, at)
-        facts = self._read(facts, "resumed_at", "latched_at", "key_paused_at", "forbidden_at")
-        if not (facts.open or facts.sent or facts.would or facts.recent):
-            return facts
-        return replace(
-            facts,
-            sent=tuple(map(self.local, facts.sent)),
-            would=tuple(map(self.local, facts.would)),
-            recent=tuple(self._read(each, "ended_at") for each in facts.recent),
-        )
+        read = self._read(facts, "resumed_at", "latched_at", "key_paused_at", "forbidden_at")
+        return replace(read, recent=tuple(self._read(each, "ended_at") for each in facts.recent))
 
     def attempt(self, attempt: Attempt) -> Attempt:
         """Return an attempt with its times as this process reads them."""

@@ -320,3 +320,20 @@ def test_a_claim_in_the_future_makes_no_other_one_later(store: Store, url: str) 
     reader = open_store(url, "new", ManualClock(NOW))
     assert reader.ledger.account(KEY_MARK, NOW).sent == (NOW,)  # the one in the future is read as now
     reader.close()
+
+
+async def test_a_claim_counts_from_the_look_that_showed_it_first(store: Store, url: str) -> None:
+    """As where a clock is behind by less than passed since the look before: nothing contradicts what it wrote."""
+    clock = ManualClock(NOW)
+    reader = open_store(url, "two", clock, attempts_window="2h")
+    reader.ledger.look(KEY_MARK, clock.time())
+    await clock.advance(40.0)
+    attempt = verifying(store, now=clock.time() - 24.0)
+    assert store.ledger.resolve(attempt, Outcome.FAILED, "no", keep, clock.time() - 24.0)
+    store.ledger.would_send(wish(OTHER), allow, clock.time() - 24.0)
+    reader.ledger.look(KEY_MARK, clock.time())
+    await clock.advance(HOUR - 8.0)
+    look = reader.ledger.look(KEY_MARK, clock.time())
+    assert (look.account.sent, look.account.would) == ((NOW + 40.0,), (NOW + 40.0,))
+    assert (look.counts[NUMBER].charged, look.counts[OTHER].would_at) == ((NOW + 40.0,), NOW + 40.0)
+    reader.close()

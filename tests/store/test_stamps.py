@@ -243,6 +243,27 @@ def test_a_look_of_just_then_counts_however_many_rows_there_were(clock: Hands, s
     assert [stamps.highest_before(seconds) for seconds in (10.0, 10.5)] == [10**6 + 1, 10**6]
 
 
+def test_a_row_counts_from_the_look_that_showed_it_first(clock: Hands, stamps: StampReader) -> None:
+    now = clock.time()
+    assert stamps.local_of(1, now - 30.0) == now - 30.0  # there was no look
+    stamps.look(3, [])
+    clock.passes(60.0)
+    stamps.look(5, [])
+    clock.passes(60.0)
+    stamps.look(6, [])
+    clock.passes(60.0)
+    assert [stamps.local_of(row, now - 30.0) for row in (3, 4, 5, 6, 7)] == [
+        now - 30.0,  # it may be as old as it says
+        now + 60.0,
+        now + 60.0,
+        now + 120.0,
+        now + 180.0,  # the next look will show it
+    ]
+    assert stamps.local_of(5, now + 90.0) == now + 90.0
+    clock.set_by(HOUR)
+    assert stamps.local_of(5, now - 30.0) == now + HOUR + 60.0
+
+
 def test_old_looks_are_forgotten(clock: Hands, stamps: StampReader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_REMEMBERED", 2)
     for highest in (1, 2, 3):
@@ -355,8 +376,6 @@ def test_every_time_of_an_account_is_read(clock: Hands, stamps: StampReader) -> 
         latched_at=now - 2.0,
         key_paused_at=now - 3.0,
         forbidden_at=now - 4.0,
-        sent=(now - 6.0, now - 7.0),
-        would=(now - 8.0,),
         recent=(EndedAttempt(1, "main", Outcome.FAILED, now - 9.0),),
     )
     read = stamps.account(known)
@@ -364,14 +383,6 @@ def test_every_time_of_an_account_is_read(clock: Hands, stamps: StampReader) -> 
         now + HOUR - each for each in (1.0, 2.0, 3.0, 4.0)
     )
     assert read.recent[0].ended_at == now + HOUR - 9.0
-    assert (read.sent, read.would) == ((now + HOUR - 6.0, now + HOUR - 7.0), (now + HOUR - 8.0,))
-
-
-def test_the_times_of_an_account_are_read_where_there_are_no_others(clock: Hands, stamps: StampReader) -> None:
-    now = clock.time()
-    clock.set_by(HOUR)
-    assert stamps.account(AccountRecord("mark", sent=(now - 6.0,))).sent == (now + HOUR - 6.0,)
-    assert stamps.account(AccountRecord("mark", would=(now - 6.0,))).would == (now + HOUR - 6.0,)
 
 
 @pytest.mark.parametrize("name", ["resumed_at", "latched_at", "key_paused_at", "forbidden_at"])
