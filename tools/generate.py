@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from exporter.config.schema import json_schema
+from exporter.config.json_schema import json_schema
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

@@ -289,7 +289,7 @@ def _check_web_file(args: argparse.Namespace) -> None:
 
 
 def _config_schema(_: argparse.Namespace) -> int:
-    from exporter.config.schema import json_schema
+    from exporter.config.json_schema import json_schema
 
     print(json_schema(), end="")  # noqa: T201
     return OK

@@ -1,11 +1,10 @@
 """The configuration as a frozen, strict schema: every key, its default, its bounds and its one-line meaning.
 
-The same classes make the JSON Schema that editors complete from, and the reference in the docs is checked against them.
+`exporter.config.json_schema` makes the JSON Schema of it, and the reference in the docs is checked against it.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -44,7 +43,7 @@ DID_INFO_LABELS: Final = frozenset(
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, nothing is coerced, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _at(key: str, problem: str) -> PydanticCustomError:
@@ -399,8 +398,3 @@ class Config(Section):
         if chosen and self.heal.requests_per_minute > self.api.requests_per_minute:
             raise _at("heal.requests_per_minute", "is more than api.requests_per_minute, out of which it comes")
         return self
-
-
-def json_schema() -> str:
-    """Return the JSON Schema of the configuration file, as text that ends with a newline."""
-    return json.dumps(Config.model_json_schema(mode="validation"), indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ import jsonschema
 from ruamel.yaml import YAML
 
 from exporter.config import Config, load_settings
-from exporter.config.schema import json_schema
+from exporter.config.json_schema import json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
