@@ -19,8 +19,8 @@ from playwright.async_api import async_playwright
 
 ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the tests' clock and fleet
+from exporter.addresses import parse_address  # noqa: E402
 from exporter.app import end, site_of  # noqa: E402 - found by the line above
-from exporter.config import parse_address  # noqa: E402
 from exporter.parts import Exporter  # noqa: E402
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of  # noqa: E402
 from exporter.web import Server, create_site, open_sockets  # noqa: E402

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 from pydantic import SecretStr
 
+from exporter.addresses import parse_address, parse_listen_address
 from exporter.app import Options, run_until_stopped, serve
-from exporter.config import Config, Settings, load_web_file, parse_address, parse_listen_address
+from exporter.config import Config, Settings
+from exporter.config.web_file import load_web_file
 from exporter.errors import StartupError
 from exporter.simulator import create_app
 from exporter.web import Server, open_sockets

@@ -8,13 +8,14 @@ import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from exporter.config import UnixAddress, load_web_file, parse_listen_address
+from exporter.addresses import UnixAddress, parse_listen_address
 from exporter.errors import ConfigError, StartupError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.config import Address
+    from exporter.addresses import Address
+    from exporter.config.web_file import TlsServer
 
 TIMEOUT: Final = 3.0  # seconds
 _ITSELF: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
@@ -33,12 +34,18 @@ def why_unhealthy(listen_address: str, web_file: Path | None = None) -> str:
     except ValueError as error:
         raise StartupError(f"web.listen_address: {error}") from None
     try:
-        tls = load_web_file(web_file).tls_server_config if web_file else None
+        tls = _tls_of(web_file) if web_file else None
     except ConfigError:
         return _problem(address) and _problem_over_tls(address, refusal_counts=True)
     if tls is None:
         return _problem(address)
     return _problem_over_tls(address, refusal_counts=tls.client_auth_type == "RequireAndVerifyClientCert")
+
+
+def _tls_of(web_file: Path) -> TlsServer | None:
+    from exporter.config.web_file import load_web_file  # noqa: PLC0415 - a check that runs every few seconds: mostly without
+
+    return load_web_file(web_file).tls_server_config
 
 
 def _problem(address: Address | UnixAddress, context: ssl.SSLContext | None = None) -> str:

@@ -10,15 +10,14 @@ import os
 import re
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from exporter import __version__
 from exporter.errors import ConfigError, ExporterError, StartupError
-from exporter.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from exporter.config import Settings
     from exporter.simulator import SimulatorOptions
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words.insert(0, "serve")
-    args = _parser().parse_args(words)
+    args = _parser(words[0]).parse_args(words)
     try:
         _check_environment(args)
         run: Callable[[argparse.Namespace], int] = args.run
@@ -64,7 +63,7 @@ def settings_of(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
 
     given = {key: getattr(args, name, None) for key, name in FLAG_KEYS.items()}
     flags = {key: said[0] if len(said) == 1 else said for key, said in given.items() if said}
-    return load_settings(Path(args.config_file) if args.config_file else None, environ, flags, secrets=secrets)
+    return load_settings(_path(args.config_file), environ, flags, secrets=secrets)
 
 
 def _check_environment(args: argparse.Namespace) -> None:
@@ -79,7 +78,8 @@ def _check_environment(args: argparse.Namespace) -> None:
         raise ConfigError(problems)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser. Where a command was `chosen`, the others have no flags: what those need isn't loaded."""
     parser = argparse.ArgumentParser(
         prog="voicelink-exporter",
         description="Prometheus exporter for the readiness of VoiceLink numbers behind Vocobase voice agents.",
@@ -87,55 +87,94 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"voicelink-exporter {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = _command(commands, "serve", _serve, "poll the API and answer scrapes until SIGTERM")
-    _listening(serve)
-    _lifecycle(serve)
-    _sharding(serve)
-    check = _command(commands, "check-config", _check_config, "name every problem of the configuration; 0 valid, 1 not")
-    _web_file(check)
-    _command(commands, "config-schema", _config_schema, "print the JSON Schema of the configuration file")
-    poll = _command(commands, "poll", _poll, "poll every target once; 0 all ready, 1 some not, 2 could not tell")
-    poll.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
-    _heal_commands(commands)
-    simulate = _command(commands, "simulate", _simulate, "stand in for the API on this machine")
-    simulate.add_argument(
-        "--listen", default="127.0.0.1:10881", metavar="HOST:PORT", help="where to listen (%(default)s)"
-    )
-    demo = _command(commands, "demo", _demo, "simulate and serve in one process on loopback")
-    _listening(demo, DEMO_ADDRESS)
-    _listening(_command(commands, "healthcheck", _healthcheck, "0 when the daemon on the address is healthy"))
-    from exporter.simulator.options import add_arguments
-
-    add_arguments(simulate)
-    add_arguments(demo)
-    demo.set_defaults(dids=40, connections=2, broken=0.1, churn=20.0, outage=60.0, rate_limit=0)
+    for name, add, text in (
+        ("serve", _add_serve, "poll the API and answer scrapes until SIGTERM"),
+        ("check-config", _add_check_config, "name every problem of the configuration; 0 valid, 1 not"),
+        ("config-schema", _add_config_schema, "print the JSON Schema of the configuration file"),
+        ("poll", _add_poll, "poll every target once; 0 all ready, 1 some not, 2 could not tell"),
+        ("heal", _add_heal, "what healing would do, what it did, and your word on it"),
+        ("simulate", _add_simulate, "stand in for the API on this machine"),
+        ("demo", _add_demo, "simulate and serve in one process on loopback"),
+        ("healthcheck", _add_healthcheck, "0 when the daemon on the address is healthy"),
+    ):
+        command = commands.add_parser(name, help=text, description=_sentence(text))
+        if chosen in (None, name):
+            add(command)
     return parser
 
 
-def _heal_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    heal = commands.add_parser("heal", help="what healing would do, what it did, and your word on it")
-    actions = heal.add_subparsers(required=True, metavar="ACTION")
-    plan = _command(actions, "plan", _heal_plan, "what enforce would do now, DID by DID, and why not where not")
-    run = _command(actions, "run", _heal_run, "heal now, by hand, through the same ledger and claims")
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _runs(parser, _serve)
+    _listening(parser)
+    _lifecycle(parser)
+    _sharding(parser)
+
+
+def _add_check_config(parser: argparse.ArgumentParser) -> None:
+    _runs(parser, _check_config)
+    _web_file(parser)
+
+
+def _add_config_schema(parser: argparse.ArgumentParser) -> None:
+    _runs(parser, _config_schema)
+
+
+def _add_poll(parser: argparse.ArgumentParser) -> None:
+    _runs(parser, _poll)
+    _output(parser)
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    from exporter.simulator.options import add_arguments
+
+    _runs(parser, _simulate)
+    parser.add_argument(
+        "--listen", default="127.0.0.1:10881", metavar="HOST:PORT", help="where to listen (%(default)s)"
+    )
+    add_arguments(parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    from exporter.simulator.options import add_arguments
+
+    _runs(parser, _demo)
+    _listening(parser, DEMO_ADDRESS)
+    add_arguments(parser)
+    parser.set_defaults(dids=40, connections=2, broken=0.1, churn=20.0, outage=60.0, rate_limit=0)
+
+
+def _add_healthcheck(parser: argparse.ArgumentParser) -> None:
+    _runs(parser, _healthcheck)
+    _listening(parser)
+
+
+def _add_heal(parser: argparse.ArgumentParser) -> None:
+    from exporter.model import Outcome
+
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    plan = _action(actions, "plan", _heal_plan, "what enforce would do now, DID by DID, and why not where not")
+    run = _action(actions, "run", _heal_run, "heal now, by hand, through the same ledger and claims")
     run.add_argument("numbers", nargs="*", metavar="NUMBER", help="the DIDs to heal, with their country code")
     run.add_argument("--all-healable", action="store_true", help="every DID that can be healed")
     run.add_argument("--yes", action="store_true", help="send without asking")
     run.add_argument("--force", action="store_true", help="pass the guards of the fleet, and a DID's backoff")
-    history = _command(actions, "history", _heal_history, "the ledger: every heal, newest first")
+    history = _action(actions, "history", _heal_history, "the ledger: every heal, newest first")
     history.add_argument("number", nargs="?", metavar="NUMBER", help="of this DID alone")
     history.add_argument("--since", metavar="DURATION", help="those that were claimed in the last 24h, 7d, …")
     history.add_argument("--outcome", choices=[each.value for each in Outcome], help="those that ended so")
     history.add_argument("--limit", type=_limit, default=1000, metavar="N", help="at most so many rows (%(default)s)")
-    release = _command(actions, "release", _heal_release, "lift a DID's quarantine or backoff; 1 when there is none")
+    release = _action(actions, "release", _heal_release, "lift a DID's quarantine or backoff; 1 when there is none")
     release.add_argument("number", metavar="NUMBER", help="the DID")
-    pause = _command(actions, "pause", _heal_pause, "stop all automatic healing on every replica that shares the store")
-    for parser in (release, pause):
-        parser.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help=WHY)
-    for parser in (plan, history):
-        parser.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
-    resume = _command(
-        actions, "resume", _heal_resume, "start automatic healing again, and lift what stopped an account"
-    )
+    pause = _action(actions, "pause", _heal_pause, "stop all automatic healing on every replica that shares the store")
+    for each in (release, pause):
+        each.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help=WHY)
+    for each in (plan, history):
+        _output(each)
+    resume = _action(actions, "resume", _heal_resume, "start automatic healing again, and lift what stopped an account")
     resume.add_argument("--reason", default="", metavar="TEXT", help=WHY)
     resume.add_argument(
         "--new-store",
@@ -156,13 +195,19 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     run: Callable[[argparse.Namespace], int],
     text: str,
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser = actions.add_parser(name, help=text, description=_sentence(text))
+    _runs(parser, run)
+    return parser
+
+
+def _runs(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """Say what the parser's command runs, and give it the flags that every command takes."""
     parser.set_defaults(run=run)
     parser.add_argument(
         "--config.file",
@@ -185,7 +230,10 @@ def _command(
         default=os.environ.get("VOICELINK_LOG_FORMAT") or "logfmt",
         help="how it is logged (%(default)s)",
     )
-    return parser
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", choices=("table", "json"), default="table", help="how to print (%(default)s)")
 
 
 def _listening(parser: argparse.ArgumentParser, default: str = ":10880") -> None:
@@ -252,7 +300,7 @@ def _serve(args: argparse.Namespace) -> int:
     _set_up(args)
     from exporter.app import Options, serve
 
-    options = Options(partial(settings_of, args), lifecycle=args.lifecycle, shard=shard, web_file=_web_path(args))
+    options = Options(partial(settings_of, args), lifecycle=args.lifecycle, shard=shard, web_file=_path(args.web_file))
     asyncio.run(serve(settings, options))
     return OK
 
@@ -285,7 +333,7 @@ def _check_web_file(args: argparse.Namespace) -> None:
         from exporter.clock import SystemClock
         from exporter.web import Security
 
-        Security(_web_path(args), SystemClock()).close()
+        Security(_path(args.web_file), SystemClock()).close()
 
 
 def _config_schema(_: argparse.Namespace) -> int:
@@ -372,7 +420,7 @@ def _demo(args: argparse.Namespace) -> int:
     _set_up(args)
     from exporter.cli.demo import demo
 
-    asyncio.run(demo(args.listen_address or [DEMO_ADDRESS], _simulator_options(args), web_file=_web_path(args)))
+    asyncio.run(demo(args.listen_address or [DEMO_ADDRESS], _simulator_options(args), web_file=_path(args.web_file)))
     return OK
 
 
@@ -389,7 +437,7 @@ def _healthcheck(args: argparse.Namespace) -> int:
     from exporter.cli.health import why_unhealthy
 
     address = _address(args)
-    problem = why_unhealthy(address, _web_path(args))
+    problem = why_unhealthy(address, _path(args.web_file))
     if problem:
         print(  # noqa: T201
             f"voicelink-exporter: not healthy at {address}: {problem}. "
@@ -399,8 +447,10 @@ def _healthcheck(args: argparse.Namespace) -> int:
     return NO if problem else OK
 
 
-def _web_path(args: argparse.Namespace) -> Path | None:
-    return Path(args.web_file) if args.web_file else None
+def _path(text: str | None) -> Path | None:
+    from pathlib import Path
+
+    return Path(text) if text else None
 
 
 def _address(args: argparse.Namespace) -> str:

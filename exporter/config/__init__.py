@@ -2,30 +2,16 @@
 
 from exporter.config.load import Settings, environment_names, load_settings, suspicious
 from exporter.config.schema import Account, Config, ConfiguredDid
-from exporter.config.values import (
-    Address,
-    UnixAddress,
-    format_duration,
-    parse_address,
-    parse_duration,
-    parse_listen_address,
-)
-from exporter.config.web_file import WebFile, load_web_file
+from exporter.config.values import format_duration, parse_duration
 
 __all__ = [
     "Account",
-    "Address",
     "Config",
     "ConfiguredDid",
     "Settings",
-    "UnixAddress",
-    "WebFile",
     "environment_names",
     "format_duration",
     "load_settings",
-    "load_web_file",
-    "parse_address",
     "parse_duration",
-    "parse_listen_address",
     "suspicious",
 ]

@@ -14,9 +14,9 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
+from exporter.addresses import Address
 from exporter.config.values import (
     LABEL_NAME,
-    Address,
     Cron,
     Duration,
     EnvName,

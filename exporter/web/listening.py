@@ -9,13 +9,13 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.config import UnixAddress
+from exporter.addresses import UnixAddress
 from exporter.errors import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from exporter.config import Address
+    from exporter.addresses import Address
 
 BACKLOG: Final = 128
 UNIX_MODE: Final = 0o660  # the owner and the group may ask

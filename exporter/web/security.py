@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from exporter.config import load_web_file
-from exporter.config.web_file import WebFile, web_file_error
+from exporter.config.web_file import WebFile, load_web_file, web_file_error
 from exporter.errors import ConfigError
 from exporter.logs import FailureLog
 from exporter.threads import DaemonThread

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import (
-    Address,
-    Config,
-    UnixAddress,
-    format_duration,
-    load_settings,
-    parse_address,
-    parse_duration,
-    parse_listen_address,
-)
+from exporter.addresses import Address, UnixAddress, parse_address, parse_listen_address
+from exporter.config import Config, format_duration, load_settings, parse_duration
 from exporter.config.values import Share
 
 if TYPE_CHECKING:

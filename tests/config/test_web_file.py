@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import WebFile, load_web_file
-from exporter.config.web_file import CURVES, TLS12_SUITES, TLS13_SUITES
+from exporter.config.web_file import CURVES, TLS12_SUITES, TLS13_SUITES, WebFile, load_web_file
 from exporter.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "web-config.example.yml"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter import __version__
-from exporter.config import Address
+from exporter.addresses import Address
 from exporter.config.load import ENV_PREFIX, environment_names, load_settings
 from exporter.config.schema import Api, Config
 from tests.support.kubernetes import MANIFESTS, WORKLOADS, Manifest, build, container, kubectl, one, pod, schema_problem

@@ -8,9 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from exporter.clock import SystemClock
-from exporter.config import WebFile
 from exporter.config.document import section_of
-from exporter.config.web_file import COSTS, CURVES, TLS12_SUITES, TLS13_SUITES
+from exporter.config.web_file import COSTS, CURVES, TLS12_SUITES, TLS13_SUITES, WebFile
 from exporter.web import Security
 from tests.docs.test_configuration import default_of
 from tests.support.certificates import issue, write_authority

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from exporter.addresses import parse_listen_address
 from exporter.app import end, site_of
-from exporter.config import Config, Settings, parse_listen_address
+from exporter.config import Config, Settings
 from exporter.parts import Exporter
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.web import Server, create_site, open_sockets

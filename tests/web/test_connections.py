@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.config import Address, parse_address
+from exporter.addresses import Address, parse_address
 from exporter.errors import StartupError
 from exporter.web import open_sockets
 from exporter.web.server import HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, TAKE_TIMEOUT, GuardedProtocol

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.config import Address, UnixAddress
+from exporter.addresses import Address, UnixAddress
 from exporter.errors import StartupError
 from exporter.web import name_of, open_all, open_sockets
 from exporter.web.listening import remove, unix_paths

@@ -14,9 +14,10 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from exporter.accounts import account_runtimes
+from exporter.addresses import parse_address
 from exporter.app import Listening, end, run_until_stopped, serve
 from exporter.clock import SystemClock
-from exporter.config import Config, Settings, parse_address
+from exporter.config import Config, Settings
 from exporter.errors import StartupError
 from exporter.heal.controller import Controller
 from exporter.parts import Exporter
