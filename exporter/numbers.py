@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-import phonenumbers
-
 E164 = re.compile(r"\+[1-9][0-9]{4,14}", re.ASCII)
 _DIGITS = re.compile(r"[1-9][0-9]{4,14}", re.ASCII)
 _SPELLING = re.compile(r"\+?[0-9][0-9 ().-]*", re.ASCII)  # how people write numbers; letters are not digits here
@@ -38,6 +36,8 @@ def canonical(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> str | None:
+    import phonenumbers  # noqa: PLC0415 - much to load, and the API spells its numbers so that nothing is to be parsed
+
     try:
         number = phonenumbers.parse(text if text.startswith("+") else f"+{text}")
     except phonenumbers.NumberParseException:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from exporter.config.document import problems_with, read_mapping, section_of
+from exporter.config.document import problems_with, section_of
 from exporter.config.places import Place, default_place, named_place, store_name
 from exporter.config.schema import BASE_URL, Config, masked_store_url
 from exporter.config.secrets import read_secrets
@@ -74,7 +74,7 @@ def load_settings(
     Raises `ConfigError` with every problem found.
     """
     try:
-        data = read_mapping(path) if path else {}
+        data = _read(path) if path else {}
     except ConfigError as error:
         raise _refused(error.problems, {}) from None
     overrides, unknown = _from_environment(environ)
@@ -100,6 +100,12 @@ def load_settings(
     if problems:
         raise _refused(problems, origins)
     return Settings(_with_place(config, place), api_keys, hash_key, tuple(unknown), place.problem)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from exporter.config.yaml_file import read_mapping  # noqa: PLC0415 - not needed where there is no file
+
+    return read_mapping(path)
 
 
 def suspicious(settings: Settings) -> list[str]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from exporter.config.document import problems_with, read_mapping
+from exporter.config.document import problems_with
 from exporter.config.schema import List, Section
 from exporter.config.values import Duration  # noqa: TC001 - pydantic looks for it when the classes are made
+from exporter.config.yaml_file import read_mapping
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
