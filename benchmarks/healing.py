@@ -20,12 +20,12 @@ from pydantic import SecretStr
 from benchmarks.parts import ACCOUNT
 from benchmarks.running import KEY, free_port
 from exporter.accounts import account_runtimes
+from exporter.clients import Clients
 from exporter.clock import SystemClock
 from exporter.config import Account, Config, Settings
 from exporter.heal.assess import Assessment, assess
 from exporter.heal.controller import Controller
 from exporter.model import Did, Entry, Snapshot, Target
-from exporter.parts import Clients
 from exporter.snapshots import TargetState, Watch
 from exporter.store import Store
 from exporter.store.engine import Database

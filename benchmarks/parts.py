@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from benchmarks.running import KEY
+from exporter.clients import Clients
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings
-from exporter.parts import Clients
 from exporter.poller import Poller, Polling
 
 if TYPE_CHECKING:

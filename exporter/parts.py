@@ -4,109 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from exporter.accounts import account_runtimes
+from exporter.clients import Clients, build_poller, polling
 from exporter.clock import Clock, SystemClock
 from exporter.errors import ConfigError, StartupError
 from exporter.exposition import Exposition
 from exporter.heal.controller import Controller
-from exporter.poller import Poller, Polling
 from exporter.scheduler import Scheduler
 from exporter.shards import ALL, Shard
 from exporter.store import Archive, Store
 from exporter.telemetry import Telemetry
-from exporter.vocobase import RequestBudget, VocobaseClient, share_for_heals, ssl_context
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from exporter.config import Settings
+    from exporter.vocobase import RequestBudget, VocobaseClient
 
 HEAL_TICK: Final = timedelta(seconds=10)
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Clients:
-    """The accounts' clients. What was sent with a key counts on, whatever the configuration becomes."""
-
-    def __init__(self, telemetry: Telemetry, clock: Clock, shard: Shard = ALL, **transport: Any) -> None:  # noqa: ANN401
-        """`transport` replaces the network, as for `VocobaseClient`. Shards divide a key's budget evenly."""
-        self.of_account: dict[str, VocobaseClient] = {}
-        self._settings: Settings | None = None
-        self._telemetry = telemetry
-        self._clock = clock
-        self._shard = shard
-        self._transport = transport
-        self._tls: ssl.SSLContext | None = None
-        self._budgets: dict[str, RequestBudget] = {}  # by key; kept when no account uses it, as it may come back
-        self._retiring: set[asyncio.Task[None]] = set()
-
-    def prepare(self, settings: Settings) -> dict[str, VocobaseClient]:
-        """Return a client for each account, the one it has where that still does. Changes nothing yet.
-
-        Raises `StartupError` where the environment allows no client.
-        """
-        self._tls = self._tls or ssl_context()
-        return {account: self._kept(account, settings) or self._new(account, settings) for account in settings.api_keys}
-
-    def use(self, settings: Settings, clients: Mapping[str, VocobaseClient]) -> None:
-        """Take prepared clients into use. Those that nobody needs any more are closed when their requests are over."""
-        before, self.of_account, self._settings = self.of_account, dict(clients), settings
-        for budget in self._budgets.values():
-            budget.resize(*self._limits(settings))
-        for account in before.keys() - clients.keys():
-            self._telemetry.forget_budget(account)
-        for account, client in clients.items():
-            self._telemetry.watch_budget(account, partial(getattr, client.budget, "remaining"))
-        for client in set(before.values()) - set(clients.values()):
-            task = asyncio.create_task(client.retire(), name=f"retire {client.account}")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-
-    async def close(self) -> None:
-        """Close them all, whatever they are doing."""
-        for task in list(self._retiring):
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        for client in self.of_account.values():
-            await client.aclose()
-
-    def _kept(self, account: str, settings: Settings) -> VocobaseClient | None:
-        before = self._settings
-        same = before and (before.config.api, before.api_keys.get(account)) == (
-            settings.config.api,
-            settings.api_keys[account],
-        )
-        return self.of_account.get(account) if same else None
-
-    def _new(self, account: str, settings: Settings) -> VocobaseClient:
-        key = settings.api_keys[account]
-        budget = self._budgets.get(key.get_secret_value())
-        if budget is None:
-            per_minute, heal_share = self._limits(settings)
-            budget = RequestBudget(per_minute, self._clock, heal_share=heal_share)
-            self._budgets[key.get_secret_value()] = budget
-        return VocobaseClient(
-            settings.config,
-            account,
-            key,
-            budget=budget,
-            observer=self._telemetry,
-            clock=self._clock,
-            tls=self._tls,
-            **self._transport,
-        )
-
-    def _limits(self, settings: Settings) -> tuple[int, int]:
-        """Return how many requests a minute a key may make, and how many of them are kept for heals."""
-        per_minute, heal = max(1, settings.config.api.requests_per_minute // self._shard.total), settings.config.heal
-        return per_minute, share_for_heals(per_minute, heal.requests_per_minute) if heal.mode == "enforce" else 0
 
 
 class Exporter:
@@ -195,7 +116,7 @@ class Exporter:
         }
         self.settings = settings
         self._show_limits()
-        await self.poller.reconfigure(_polling(settings, clients))
+        await self.poller.reconfigure(polling(settings, clients))
         await self.controller.reconfigure(config, account_runtimes(settings, clients, self.poller.watches))
         self.clients.use(settings, clients)
         await self.scheduler.reconfigure(config, key_of=_keys(settings), budgets=self._budgets(), changed=changed)
@@ -213,27 +134,6 @@ class Exporter:
 
     def _budgets(self) -> dict[str, RequestBudget]:
         return {account: client.budget for account, client in self.clients.of_account.items()}
-
-
-def build_poller(
-    settings: Settings,
-    clients: Mapping[str, VocobaseClient],
-    exposition: Exposition,
-    clock: Clock,
-    shard: Shard = ALL,
-) -> Poller:
-    """Return a poller of the shard's targets that shows what it finds in `exposition`."""
-    return Poller(_polling(settings, clients), exposition, clock=clock, shard=shard)
-
-
-def _polling(settings: Settings, clients: Mapping[str, VocobaseClient]) -> Polling:
-    return Polling(
-        {account.name: account for account in settings.config.accounts},
-        clients,
-        settings.config.poll.stale_after.total_seconds(),
-        settings.hash_key.get_secret_value().encode() if settings.hash_key else None,
-        settings.config.heal.mode,
-    )
 
 
 def _keys(settings: Settings) -> dict[str, str]:

@@ -9,10 +9,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from exporter.clients import Clients
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings
 from exporter.errors import ConfigError
-from exporter.parts import Clients, Exporter
+from exporter.parts import Exporter
 from exporter.shards import Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from exporter.clients import build_poller
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings
 from exporter.exposition import Exposition
-from exporter.parts import build_poller
 from exporter.scheduler import (
     DISCOVER_EVERY,
     FULL,

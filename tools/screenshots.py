@@ -23,7 +23,9 @@ from exporter.addresses import parse_address  # noqa: E402
 from exporter.app import end, site_of  # noqa: E402 - found by the line above
 from exporter.parts import Exporter  # noqa: E402
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of  # noqa: E402
-from exporter.web import Server, create_site, open_sockets  # noqa: E402
+from exporter.web.listening import open_sockets  # noqa: E402
+from exporter.web.server import Server  # noqa: E402
+from exporter.web.site import create_site  # noqa: E402
 from tests.support.api import served  # noqa: E402
 from tests.support.backfill import SkippingClock, settings_of, troubles  # noqa: E402
 

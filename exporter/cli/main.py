@@ -331,7 +331,7 @@ def _check_config(args: argparse.Namespace) -> int:
 def _check_web_file(args: argparse.Namespace) -> None:
     if args.web_file:
         from exporter.clock import SystemClock
-        from exporter.web import Security
+        from exporter.web.security import Security
 
         Security(_path(args.web_file), SystemClock()).close()
 
@@ -408,7 +408,7 @@ def _simulate(args: argparse.Namespace) -> int:
     import asyncio
 
     _set_up(args)
-    from exporter.cli.demo import simulate
+    from exporter.cli.simulate import simulate
 
     asyncio.run(simulate(args.listen, _simulator_options(args)))
     return OK

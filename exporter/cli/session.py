@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from exporter.accounts import credential
+from exporter.clients import Clients, build_poller
 from exporter.clock import SystemClock
 from exporter.errors import Reason, StoreError
 from exporter.exposition import Exposition
-from exporter.parts import Clients, build_poller
 from exporter.store import Store
 from exporter.telemetry import Telemetry
 

@@ -11,12 +11,12 @@ from starlette.routing import Mount, Route
 from exporter.app import site_of
 from exporter.config import Config, Settings
 from exporter.parts import Exporter
-from exporter.web import create_site
 from exporter.web.api import create_api
 from exporter.web.guard import DEFAULTS, EXEMPT
 from exporter.web.passwords import CHECKS_AT_ONCE, MAX_WAITING
 from exporter.web.reader import Reader
 from exporter.web.server import DRAIN, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, MAX_HEADERS
+from exporter.web.site import create_site
 from tests.support.markdown import codes, read, rows, section
 
 PAGE = "docs/reference/http.md"

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from exporter.clock import SystemClock
 from exporter.config.document import section_of
 from exporter.config.web_file import COSTS, CURVES, TLS12_SUITES, TLS13_SUITES, WebFile
-from exporter.web import Security
+from exporter.web.security import Security
 from tests.docs.test_configuration import default_of
 from tests.support.certificates import issue, write_authority
 from tests.support.markdown import blocks, codes, inline_code, pages, read, rows, section

@@ -12,6 +12,7 @@ from cronsim import CronSim
 from sqlalchemy import delete
 
 import exporter.accounts
+import exporter.clients
 import exporter.heal.assess
 import exporter.heal.controller
 import exporter.heal.decide
@@ -158,7 +159,7 @@ def _no_pace(put: Put) -> None:
 
 
 def _polls_first(put: Put) -> None:
-    put(exporter.parts, "share_for_heals", lambda *_: 0)
+    put(exporter.clients, "share_for_heals", lambda *_: 0)
     put(exporter.heal.controller, "LEAST_PATIENCE", 5.0)
 
 

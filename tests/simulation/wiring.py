@@ -25,6 +25,7 @@ import structlog
 from pydantic import SecretStr
 
 import exporter.cli.session
+import exporter.clients
 import exporter.clock
 import exporter.parts
 import exporter.scheduler
@@ -218,7 +219,7 @@ def _clients_of_a_command(*args: Any) -> Any:  # noqa: ANN401
     process = ACTIVE.process
     if process is None or process.net is None:
         raise AssertionError("a command has to run in a process of its own")
-    return exporter.parts.Clients(*args, transport=Transport(process.net))
+    return exporter.clients.Clients(*args, transport=Transport(process.net))
 
 
 class _Quiet(structlog.stdlib.BoundLogger):

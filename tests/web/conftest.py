@@ -17,7 +17,9 @@ from exporter.app import end, site_of
 from exporter.config import Config, Settings
 from exporter.parts import Exporter
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
-from exporter.web import Server, create_site, open_sockets
+from exporter.web.listening import open_sockets
+from exporter.web.server import Server
+from exporter.web.site import create_site
 from tests.support.http import Reply, ask
 from tests.support.transport import over
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from exporter.poller import Poller
-    from exporter.web import Site
+    from exporter.web.site import Site
 
 T = TypeVar("T")
 KEY = "rg_live_MadeUpKeyOfTheTests"

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from exporter.clock import SystemClock
 from exporter.config.web_file import CURVES, TLS12_SUITES, TLS13_SUITES, Headers, HttpServer, RateLimit, TlsServer
 from exporter.errors import ConfigError
-from exporter.web import Security
+from exporter.web.security import Security
 from tests.support.certificates import hashed, issue, write_authority
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.addresses import Address, parse_address
 from exporter.errors import StartupError
-from exporter.web import open_sockets
+from exporter.web.listening import open_sockets
 from exporter.web.server import HEADER_TIMEOUT, KEEP_ALIVE, MAX_CONNECTIONS, TAKE_TIMEOUT, GuardedProtocol
 from tests.support.http import ask, connect, read_reply, read_to_end
 from tests.support.processes import until

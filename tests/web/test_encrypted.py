@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from exporter.clock import SystemClock
-from exporter.web import Security
+from exporter.web.security import Security
 from exporter.web.server import HANDSHAKE_TIMEOUT, GuardedProtocol
 from tests.support.certificates import issue, write_authority
 from tests.support.http import Reply, connect, read_reply, read_to_end

@@ -10,8 +10,7 @@ import pytest
 
 from exporter.addresses import Address, UnixAddress
 from exporter.errors import StartupError
-from exporter.web import name_of, open_all, open_sockets
-from exporter.web.listening import remove, unix_paths
+from exporter.web.listening import name_of, open_all, open_sockets, remove, unix_paths
 
 if TYPE_CHECKING:
     from pathlib import Path

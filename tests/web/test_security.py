@@ -21,7 +21,7 @@ from exporter.clock import SystemClock
 from exporter.config.web_file import CURVES, TLS12_SUITES, TLS13_SUITES, TlsServer
 from exporter.errors import ConfigError
 from exporter.logs import SUMMARY_EVERY
-from exporter.web import Security
+from exporter.web.security import Security
 from exporter.web.tls import Context, build_context, names_of
 from tests.support.certificates import authority, hashed, issue, write_authority
 from tests.support.clock import ManualClock

@@ -13,10 +13,10 @@ import pytest
 
 from exporter.errors import StoreError
 from exporter.snapshots import labeller
-from exporter.web import Health
 from exporter.web.lazily import Lazily
 from exporter.web.pages import SPANS
 from exporter.web.recent import MOST_KEPT, Recent
+from exporter.web.site import Health
 from tests.support.processes import until
 from tests.web.conftest import KEY
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.store.records import Attempt, Transition, Wanted
-    from exporter.web import Site
+    from exporter.web.site import Site
     from tests.web.conftest import Web
 
     Start = Callable[..., Web]

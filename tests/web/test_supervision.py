@@ -15,21 +15,25 @@ from structlog.testing import capture_logs
 
 from exporter.accounts import account_runtimes
 from exporter.addresses import parse_address
-from exporter.app import Listening, end, run_until_stopped, serve
+from exporter.app import end, serve
 from exporter.clock import SystemClock
 from exporter.config import Config, Settings
 from exporter.errors import StartupError
 from exporter.heal.controller import Controller
 from exporter.parts import Exporter
+from exporter.running import run_until_stopped
 from exporter.simulator import SimulatorOptions, create_app, simulator_of
 from exporter.store import Store
-from exporter.web import Server, open_sockets
+from exporter.web.listening import open_sockets
+from exporter.web.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from structlog.typing import EventDict
+
+    from exporter.running import Listening
 
 KEY = "rg_live_MadeUpKeyOfTheTests"
 PATIENCE = 15.0  # seconds
