@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ import pytest
 import structlog
 
 from exporter.logs import set_up_logging
+from tests.support.processes import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -31,17 +33,35 @@ LONGEST: Final = (
     "monitoring",
 )
 
+# Only the processes of these tests are run with coverage, which takes a third of the time of a process. Those of the
+# others run little of the product that these, and what runs in the tests' own process, don't.
+MEASURED: Final = "cli"
+
 # In the background of a script SIGINT is ignored, and so it would be in every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest first; pytest-xdist would order files by the number of their tests."""
-    items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent)))
+    items.sort(key=lambda item: _place(item.path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let coverage into the processes of the tests that are for it, and into no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not _within(item.path, MEASURED):
+            for name in os.environ.keys() - unmeasured(os.environ).keys():
+                patch.delenv(name)
+        return (yield)
+
+
+def _within(file: Path, name: str) -> bool:
+    return file.relative_to(Path(__file__).parent).is_relative_to(name)
 
 
 def _place(file: Path) -> int:
-    return next((place for place, name in enumerate(LONGEST) if file.is_relative_to(name)), len(LONGEST))
+    return next((place for place, name in enumerate(LONGEST) if _within(file, name)), len(LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)

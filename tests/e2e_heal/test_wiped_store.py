@@ -45,7 +45,7 @@ def simulated() -> Iterator[Simulated]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Cluster]:
     with cluster() as running:
         yield running
