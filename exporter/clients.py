@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import Settings
-    from exporter.exposition import Exposition
+    from exporter.poller import Sink
     from exporter.telemetry import Telemetry
 
 
@@ -100,12 +100,12 @@ class Clients:
 def build_poller(
     settings: Settings,
     clients: Mapping[str, VocobaseClient],
-    exposition: Exposition,
+    sink: Sink,
     clock: Clock,
     shard: Shard = ALL,
 ) -> Poller:
-    """Return a poller of the shard's targets that shows what it finds in `exposition`."""
-    return Poller(polling(settings, clients), exposition, clock=clock, shard=shard)
+    """Return a poller of the shard's targets that shows what it finds in `sink`."""
+    return Poller(polling(settings, clients), sink, clock=clock, shard=shard)
 
 
 def polling(settings: Settings, clients: Mapping[str, VocobaseClient]) -> Polling:

@@ -40,6 +40,7 @@ from exporter.telemetry import Telemetry
 from exporter.vocobase import Priority, RequestBudget, VocobaseClient
 from tests.support.budgets import Unpaced
 from tests.support.clock import ManualClock
+from tests.support.sinks import Silent
 from tests.support.transport import over
 from tests.support.virtual import VirtualClock, use_virtual_time
 
@@ -619,8 +620,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fleet]:
             clock=clock,
             transport=over(httpx.ASGITransport(app)),
         )
-        exposition = Exposition(telemetry.render)
-        poller = build_poller(Settings(config, {"default": key}), {"default": client}, exposition, clock)
+        poller = build_poller(Settings(config, {"default": key}), {"default": client}, Silent(), clock)
         scheduler = Scheduler(
             config,
             poller,

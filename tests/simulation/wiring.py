@@ -38,6 +38,7 @@ from exporter.threads import DaemonThread
 from tests.simulation.clocks import ACTIVE, VirtualDatetime, VirtualTime
 from tests.simulation.database import hooked
 from tests.simulation.network import Net
+from tests.support.sinks import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,16 +69,6 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running event loop."""
         await asyncio.sleep(max(0.0, seconds))
-
-
-class Silent:
-    """Sink that shows nothing."""
-
-    def update(self, fleet: object, target: object = None) -> None:
-        """Render nothing."""
-
-    def refresh_own(self) -> None:
-        """Render nothing."""
 
 
 class Transport(httpx.AsyncBaseTransport):

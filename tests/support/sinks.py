@@ -1,4 +1,4 @@
-"""Sinks that fail or wait when a test wants them to."""
+"""Sinks that fail or wait when a test wants them to, and one for tests that look at nothing that is shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 
 CANARY = "sink-canary"
 PATIENCE = 20.0  # seconds
+
+
+class Silent:
+    """Sink that shows nothing."""
+
+    def update(self, fleet: object, target: object = None) -> None:
+        """Render nothing."""
+
+    def refresh_own(self) -> None:
+        """Render nothing."""
 
 
 class Broken:
