@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from exporter.accounts import credential
 from tests.support.ledgers import open_store
-from tests.support.processes import product, run, simulating, until
+from tests.support.processes import KEY, product, run, simulating, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,19 @@ def heal(env: dict[str, str], *words: str) -> Finished:
 def ledger(env: dict[str, str]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = json.loads(heal(env, "history", "--output=json").out)
     return rows
+
+
+@pytest.mark.parametrize("command", [("poll",), ("heal", "plan")], ids=" ".join)
+def test_a_pause_that_the_api_asked_a_daemon_for_holds_for_commands(
+    simulator: Simulated, env: dict[str, str], command: tuple[str, ...]
+) -> None:
+    store, now = open_store(env["VOICELINK_STORE_URL"]), time.time()
+    store.ledger.pause_key(credential(KEY), 4.0, now)
+    store.close()
+    assert run(*command, "--log.level=error", env=env).code == 0
+    asked = [each["time"] for each in simulator.requests("connections") + simulator.requests("sync")]
+    assert len(asked) == 2
+    assert min(asked) >= now + 4.0
 
 
 class TestPlan:
