@@ -269,6 +269,26 @@ async def test_a_ledger_that_comes_back_holds_off_first(start: Callable[..., Any
     assert bench.sent == 1
 
 
+async def test_polls_that_waited_while_a_ledger_came_back_do_not_count_towards_the_hold_off(
+    start: Callable[..., Any],
+) -> None:
+    bench: Bench = await start({"hold_off_polls": 3})
+    await bench.rounds(3)
+    bench.file.rename(bench.file.with_suffix(".moved"))
+    await bench.rounds(1)
+    assert bench.healing.blocked == {Guard.STORE}
+    bench.file.with_suffix(".moved").rename(bench.file)
+    released = threading.Event()
+    bench.controller._worker.executor.submit(released.wait, LONG)  # noqa: SLF001 - the store takes long to open
+    for _ in range(3):
+        await bench.drive(asyncio.ensure_future(bench.poller.poll(bench.target)))
+        await bench.clock.advance(1.0)
+    released.set()
+    await bench.controller.settle()
+    await bench.controller.tick()
+    assert (Guard.HOLD_OFF, "0 of 3 complete polls since the start") in bench.controller.active_guards(bench.target)
+
+
 async def test_a_ledger_that_a_person_begins_anew_holds_off_first(start: Callable[..., Any]) -> None:
     bench: Bench = await start({"hold_off_polls": 3})
     bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
