@@ -108,7 +108,7 @@ async def plan(settings: Settings, output: str) -> int:
             since, command = moment(attempt.claimed_at), release_command(attempt.number)
             print(  # noqa: T201
                 f"{attempt.number}: attempt {attempt.id} of {since} stays open: connection {attempt.connection} is not "
-                f"polled. Look at the number, then: {command}"
+                f"polled, or its polls do not list the number. Look at the number, then: {command}"
             )
         if not candidates:
             print("nothing is broken that healing is for")  # noqa: T201
