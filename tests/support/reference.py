@@ -40,7 +40,7 @@ HELP = {
         "How long the last poll took, from its start to the end of the answer or to its failure."
     ),
     "voicelink_poll_last_success_timestamp_seconds": (
-        "Unix time of the last complete answer: how old the target's data is."
+        "Unix time at which the last complete poll asked: how old the target's data is at most."
     ),
     "voicelink_poll_interval_seconds": (
         "Planned seconds between two polls: poll.interval, or more where the request budget is too small."
