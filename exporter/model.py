@@ -180,3 +180,4 @@ class Snapshot:
     dids: Mapping[str, Did]
     drift_items: int | None = None
     asked: float = 0.0  # `at`, on a clock that nobody sets
+    heard: float = 0.0  # when the answer was there, on that clock

@@ -322,10 +322,10 @@ class Poller:
         try:
             patience = max(state.interval, LEAST_TURNS * client.budget.gap)
             reading = await client.sync(target.connection_id, deadline=started + patience)
-            duration = self._clock.monotonic() - started
+            heard = self._clock.monotonic()
             async with self._turn:
                 before, after = await self._publish(
-                    lambda fleet: self._take(fleet, target, reading, duration=duration), target
+                    lambda fleet: self._take(fleet, target, reading, started=started, heard=heard), target
                 )
         except ApiError as error:
             await self._note_failure(target, error.reason, str(error), started)
@@ -339,14 +339,16 @@ class Poller:
                 if self.listener:
                     self.listener.polled(before.targets[target], after.targets[target])  # a queue: nothing to fail
 
-    def _take(self, fleet: Fleet, target: Target, reading: Reading, *, duration: float) -> Fleet:
+    def _take(self, fleet: Fleet, target: Target, reading: Reading, *, started: float, heard: float) -> Fleet:
         answer = parse_sync(reading.body)
         if target not in fleet.targets:  # it left while it was being polled
             return fleet
         # A wall clock that was set back since then must not make the data younger than it is.
         at = min(reading.asked_at, self._clock.time() - (self._clock.monotonic() - reading.asked))
         watch = self.watches[target.account]
-        return poll_succeeded(fleet, target, answer, watch, at=at, duration=duration, asked=reading.asked)
+        return poll_succeeded(
+            fleet, target, answer, watch, at=at, duration=heard - started, asked=reading.asked, heard=heard
+        )
 
     async def _publish(self, change: Callable[[Fleet], Fleet], target: Target | None) -> tuple[Fleet, Fleet]:
         """Apply a change to the fleet and render it, in the worker. Hold `_turn` around it."""

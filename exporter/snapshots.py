@@ -271,12 +271,20 @@ def expire(state: TargetState, now: float, stale_after: float, passed: float = 0
 
 
 def poll_succeeded(
-    fleet: Fleet, target: Target, answer: Answer, watch: Watch, *, at: float, duration: float, asked: float = 0.0
+    fleet: Fleet,
+    target: Target,
+    answer: Answer,
+    watch: Watch,
+    *,
+    at: float,
+    duration: float,
+    asked: float = 0.0,
+    heard: float = 0.0,
 ) -> Fleet:
     """Return the fleet after a complete poll of one target.
 
-    `at` is when its request left, `asked` the same on a clock that nobody sets. Words that the API used for the
-    first time join the vocabularies.
+    `at` is when its request left, `asked` the same on a clock that nobody sets, `heard` when its answer was there.
+    Words that the API used for the first time join the vocabularies.
     """
     before = fleet.targets[target]
     entries, duplicates = _monitored(answer, watch, before.memory)
@@ -300,7 +308,7 @@ def poll_succeeded(
             before,
             up=True,
             failure=None,
-            snapshot=Snapshot(target, at, memory, answer.drift_items, asked=asked),
+            snapshot=Snapshot(target, at, memory, answer.drift_items, asked=asked, heard=heard),
             memory=memory,
             polls=before.polls + 1,
             anomalies={kind: count + counted[kind] for kind, count in before.anomalies.items()},

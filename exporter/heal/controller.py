@@ -362,7 +362,8 @@ class Controller:
         """
         here = [each.id for each in opened if is_listed(snapshot, each.number)]
         if here:
-            await self._worker.call(self._store.ledger.observed, here, self._wall_time_of(snapshot.asked))
+            asked_at, now = self._wall_time_of(snapshot.asked), self._clock.time()
+            await self._worker.call(self._store.ledger.observed, here, asked_at, now)
 
     def _assess(
         self, account: AccountRuntime, known: TargetHealState, after: TargetState, snapshot: Snapshot, look: Look
@@ -389,14 +390,14 @@ class Controller:
             look.counts,
             config=account.heal,
             asked_at=asked_at,
-            passed=snapshot.asked - known.asked if known.polls == after.polls - 1 else 0.0,
+            passed=known.seconds_to(snapshot) if known.polls == after.polls - 1 else 0.0,
             now=now,
         )
         assessment = assessment.without_sends(
             self._held_by_lost_store() | held_by_did_id(assessment.sends, look.counts)
         )
         known.polls, known.followed = after.polls, assessment.followed
-        known.asked, known.asked_at = snapshot.asked, snapshot.at
+        known.asked, known.asked_at, known.heard = snapshot.asked, snapshot.at, snapshot.heard
         known.complete = after.polls - sum(after.failures.values())
         known.last_decisions = {decision.number: decision.why for decision in assessment.decisions}
         known.sends = {send.number: send for send in assessment.sends} if account.enabled else {}

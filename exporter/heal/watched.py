@@ -28,6 +28,7 @@ class TargetHealState:
     polls: int = -1  # polls of the target, up to the last that was judged
     asked: float = 0.0  # when that one's request left, on the clock's `monotonic`
     asked_at: float = 0.0  # and on the wall clock, as it was set then
+    heard: float = 0.0  # when its answer was there, on the clock's `monotonic`
     complete: int = 0  # those of them that were complete
     followed: Mapping[str, Followed] = field(default_factory=dict)
     sends: Mapping[str, Send] = field(default_factory=dict)  # by number, what the last judged poll asks to be sent
@@ -44,6 +45,13 @@ class TargetHealState:
     def target(self) -> Target:
         """Whose state it is."""
         return self.health.target
+
+    def seconds_to(self, snapshot: Snapshot) -> float:
+        """Return how many seconds lie between the last poll and a newer one, at least.
+
+        What an answer says was so at some moment between its request and itself.
+        """
+        return min(snapshot.asked - self.asked, snapshot.heard - self.heard)
 
     def begin_anew(self, mode: str) -> None:
         """Forget what counts towards a heal, as a restart would; what was counted for the metrics stays."""

@@ -322,7 +322,8 @@ def _json(value: object) -> str:
 def _why(error: object) -> str:
     """Return what the database said, and of a lock who may hold it."""
     said = _first_line(error)
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+    code = getattr(error, "sqlite_errorcode", 0)  # which one that SQLite did not raise itself has not
+    if isinstance(error, sqlite3.OperationalError) and code & 0xFF == sqlite3.SQLITE_BUSY:
         said += (
             f" for {BUSY} s by another process that has the file open: a daemon, a heal command or a backup, which may "
             "be stopped or hang"

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete, func, select, update
 
+from exporter.clock import SET
 from exporter.model import HealState, Outcome
 from exporter.store.cache import RowCache, Rows
 from exporter.store.facts import FactReader, attempt_of
@@ -250,12 +251,16 @@ class Ledger:
             self._put_after(connection, record, after(record, counts))
             return True
 
-    def observed(self, attempts: Iterable[int], now: float) -> None:
-        """Note that a complete poll of their target saw open attempts."""
-        table = heal_attempts.c
-        seen = table.id.in_(tuple(attempts)) & (table.observed_at.is_(None) | (table.observed_at < now))
+    def observed(self, attempts: Iterable[int], at: float, now: float) -> None:
+        """Note that a complete poll, which was asked for at a Unix time, listed the DIDs of open attempts.
+
+        A later time that is there already stays, unless it is later than now: then it is a clock's fault.
+        """
+        noted = heal_attempts.c.observed_at
+        older = noted.is_(None) | (noted < at) | (noted > now + SET)
         with self._database.change() as connection:
-            connection.execute(update(heal_attempts).where(seen).values(observed_at=now))
+            seen = heal_attempts.c.id.in_(tuple(attempts)) & older
+            connection.execute(update(heal_attempts).where(seen).values(observed_at=at))
 
     def adopt(self, accounts: Mapping[str, tuple[str, str]]) -> None:
         """Give what was kept by the name of an account, as by version 0.1.0, to the account's credential.

@@ -34,7 +34,7 @@ async def decided_and_waiting(bench: Bench) -> TargetState:
     await next_poll(bench, lambda: bench.client.budget.pause(1.0))
     await until(lambda: bool(bench.controller._sender.waiting))  # noqa: SLF001 - nothing else tells
     now = bench.clock.time()
-    snapshot = replace(fine, at=now, asked=bench.clock.monotonic())
+    snapshot = replace(fine, at=now, asked=bench.clock.monotonic(), heard=bench.clock.monotonic())
     return replace(bench.state, snapshot=snapshot, polls=bench.state.polls + 1)
 
 

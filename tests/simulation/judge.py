@@ -765,10 +765,11 @@ class Judge:
         return found
 
     def _is_observed(self, row: Row, daemon: Daemon) -> bool:
-        """Whether a daemon sees a row's target, so that the row holds back others."""
-        polls = daemon.polls.get(row.connection)
+        """Whether a daemon's polls list a row's number, so that the row holds back others."""
+        polls = daemon.polls.get(row.connection, ())
         within = min(setup.heal.verify_within for setup in daemon.setups)
-        return bool(polls) and polls is not None and self.now - polls[-1].at < 0.95 * within
+        listed = [poll.left for poll in polls if row.data["number"] in poll.view.dids]
+        return bool(listed) and self.now - listed[-1] < 0.95 * within
 
     def _check_target(self, row: Row, daemon: Daemon, what: str) -> None:
         connection, number = row.connection, row.data["number"]

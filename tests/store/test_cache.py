@@ -54,7 +54,7 @@ CHANGES: dict[str, Callable[[Store], object]] = {
     "answered": verifying,
     "resolve": lambda store: store.ledger.resolve(verifying(store), Outcome.FAILED, "no", quarantined(), NOW),
     "move": lambda store: store.ledger.move(DidRecord(NUMBER), quarantined(), NOW),
-    "observed": lambda store: store.ledger.observed([verifying(store).id], NOW + 60),
+    "observed": lambda store: store.ledger.observed([verifying(store).id], NOW + 60, NOW + 60),
     "adopt": lambda store: store.ledger.adopt({ACCOUNT: (KEY_MARK, "print")}),
     "heartbeat": lambda store: (claimed(store), store.ledger.heartbeat(NOW + HOUR)),
     "pause": lambda store: store.ledger.pause("maintenance", NOW),

@@ -385,11 +385,18 @@ def test_a_pause_that_a_clock_put_into_the_future_does_not_keep_one_from_being_n
 
 def test_that_a_poll_saw_an_attempt_is_noted_for_every_replica_and_never_back(store: Store, another: Open) -> None:
     attempt, other = verifying(store), verifying(store, OTHER)
-    another("two").ledger.observed([attempt.id], NOW + 60)
-    another("three").ledger.observed([attempt.id], NOW + 30)
+    another("two").ledger.observed([attempt.id], NOW + 60, NOW + 60)
+    another("three").ledger.observed([attempt.id], NOW + 30, NOW + 60)
     assert [each.observed_at for each in store.ledger.open_attempts()] == [NOW + 60, NOW]
     assert row(store, other).observed_at == NOW
-    store.ledger.observed([], NOW + 90)
+    store.ledger.observed([], NOW + 90, NOW + 90)
+    assert row(store, attempt).observed_at == NOW + 60
+
+
+def test_that_a_poll_saw_an_attempt_is_noted_over_the_stamp_of_a_clock_that_was_ahead(store: Store) -> None:
+    attempt = verifying(store)
+    store.ledger.observed([attempt.id], NOW + HOUR, NOW + HOUR)
+    store.ledger.observed([attempt.id], NOW + 60, NOW + 61)
     assert row(store, attempt).observed_at == NOW + 60
 
 

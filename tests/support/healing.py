@@ -506,6 +506,7 @@ class World:
             at=asked_at,
             duration=self.now - started,
             asked=asked,
+            heard=replica.clock.monotonic(),
         )
         after = replica.fleet.targets[TARGET]
         shown = after.snapshot.dids if after.snapshot else {}
