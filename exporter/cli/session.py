@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from exporter.accounts import credential
+from exporter.cli.ledger import store_of
 from exporter.clients import Clients, build_poller
 from exporter.clock import SystemClock
 from exporter.errors import Reason, StoreError
 from exporter.exposition import Exposition
-from exporter.store import Store
 from exporter.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Session:
         self._clients.use(settings, self._clients.prepare(settings))
         self.clients = self._clients.of_account
         self.poller = build_poller(settings, self.clients, Exposition(telemetry.render), self.clock)
-        self.store = Store(settings.config, clock=self.clock, problem=settings.store_problem)
+        self.store = store_of(settings, self.clock)
 
     async def __aenter__(self) -> Self:
         """Poll every target once, showing progress on a terminal when there are several.

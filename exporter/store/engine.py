@@ -102,7 +102,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:
@@ -319,11 +319,15 @@ def _json(value: object) -> str:
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
+def _is_busy(error: object) -> bool:
+    """Whether SQLite says that somebody else holds its lock. An error that it did not raise itself has no code."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _why(error: object) -> str:
     """Return what the database said, and of a lock who may hold it."""
     said = _first_line(error)
-    code = getattr(error, "sqlite_errorcode", 0)  # which one that SQLite did not raise itself has not
-    if isinstance(error, sqlite3.OperationalError) and code & 0xFF == sqlite3.SQLITE_BUSY:
+    if _is_busy(error):
         said += (
             f" for {BUSY} s by another process that has the file open: a daemon, a heal command or a backup, which may "
             "be stopped or hang"
