@@ -41,7 +41,6 @@ ACTIVE: Final = "ACTIVE"
 MOST_LOGGED: Final = 20  # changes of state that one poll logs one by one
 DISCOVERY_PATIENCE: Final = 60.0  # seconds, beyond the time that the polls before it take
 LEAST_TURNS: Final = 10  # requests of others of the key that a poll waits for, however short its interval
-_FINAL: Final = {Reason.NOT_FOUND, Reason.VALIDATION}  # asking again soon won't help
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -194,15 +193,15 @@ class Poller:
     async def discover(self, account: str) -> bool:
         """Find out which targets an account has. Never raises `ApiError`: what can't be listed is asked without a name.
 
-        Where the list was there before and now isn't, or is empty, the targets stay as they were. Returns whether that
-        was the API's word; where it wasn't, asking again soon is worth it.
+        Where the list was there before and now isn't, or is empty, the targets stay as they were. Returns whether
+        there was a list: where there was none, whatever the reason, other connections may go unseen, so ask again soon.
         """
         client = self._polling.clients.get(account)
         if client is None:
             return True
         if self.listener:
             await self.listener.prepare(account)
-        listed, settled = await self._list(account, client)
+        listed = await self._list(account, client)
         configured = self._polling.accounts.get(account)
         if configured is None:
             return False
@@ -230,7 +229,7 @@ class Poller:
         self._discovered.add(account)
         self._say_inactive(configured, listed)
         self._log_targets(before, targets)
-        return settled
+        return listed is not None
 
     def _owns(self, target: Target) -> bool:
         return self._shard.owns(target, together=bool(self._polling.accounts[target.account].dids))
@@ -278,16 +277,16 @@ class Poller:
         known = await self.listener.recall(target) if self.listener else {}
         return recalled(target, known, Healing(self._polling.heal_mode))
 
-    async def _list(self, account: str, client: VocobaseClient) -> tuple[tuple[Connection, ...] | None, bool]:
+    async def _list(self, account: str, client: VocobaseClient) -> tuple[Connection, ...] | None:
         what = "listing of connections"
         try:
             body = await client.connections(deadline=self._clock.monotonic() + self._patience(account, client))
             listed = parse_connections(body)
         except ApiError as error:
             self._failures.failed(what, error.reason, str(error), account=account)
-            return None, error.reason in _FINAL
+            return None
         self._failures.worked(what, account=account)
-        return listed, True
+        return listed
 
     def _patience(self, account: str, client: VocobaseClient) -> float:
         """Return how many seconds a look-up may wait: its turn comes after those of other accounts and of the polls."""

@@ -216,9 +216,9 @@ class Scheduler:
         self._add(_discovery_id(account), self._discover, [account], self._regularly(every), every, now=True)
 
     async def _discover(self, account: str) -> None:
-        settled = await self._poller.discover(account)
+        listed = await self._poller.discover(account)
         await self._plan()
-        if not settled and account in self._key_of:
+        if not listed and account in self._key_of:
             retry = self._now() + self._config.poll.interval
             self._scheduler.modify_job(_discovery_id(account), next_run_time=retry)
 

@@ -351,9 +351,10 @@ async def test_no_run_is_missed_while_the_api_is_quick() -> None:
         assert running.missed == 0
 
 
-async def test_connections_that_could_not_be_listed_are_looked_up_again_at_the_interval() -> None:
+@pytest.mark.parametrize("status", [401, 404])
+async def test_connections_that_could_not_be_listed_are_looked_up_again_at_the_interval(status: int) -> None:
     async with scheduling(connections=2) as running:
-        running.simulator.add_fault("status:connections:status=401")
+        running.simulator.add_fault(f"status:connections:status={status}")
         await until(lambda: len(running.lookups()) >= 4)
         for earlier, later in pairwise(running.lookups()):
             assert 0.09 < later - earlier < 0.4

@@ -85,9 +85,9 @@ class Parts:
 
     async def discover(self, account: str = "main") -> bool:
         """Look up the connections of an account; poll nothing."""
-        settled = bool(await self.clock.drive(self.poller.discover(account)))
+        listed = bool(await self.clock.drive(self.poller.discover(account)))
         await self.poller.plan(dict.fromkeys(self.targets, 60.0))
-        return settled
+        return listed
 
     @property
     def text(self) -> str:
