@@ -132,6 +132,7 @@ class Daemon:
     force: bool = False
     misled: bool = False  # when it started, a clock was wrong: it can't know how old what it found is
     polls: dict[str, deque[Poll]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=60)))
+    clean: dict[tuple[str, str], float] = field(default_factory=dict)  # by connection and number, since when it is
     complete: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     paused: dict[str, tuple[float, float]] = field(default_factory=dict)  # by key, from when until when
 
@@ -205,6 +206,7 @@ class Judge:
         self._number_of: dict[int, str] = {}
         self._paused_at: float | None = None
         self._resumed = -1.0
+        self._forgotten: dict[tuple[str, str], float] = {}  # by connection and number, when it had been clean for long
         self._released: dict[str, float] = {}  # by number
         self._latched: dict[str, float] = {}  # by key, when it was refused
         self._refused_marks: dict[str, set[object]] = defaultdict(set)
@@ -371,10 +373,23 @@ class Judge:
         for number, shown in view.dids.items():
             if shown.did_id not in self._number_of:
                 self._number_of[shown.did_id] = number
+        self._note_clean(daemon, record, view)
         refused, latched = self._refused_marks[asked.key], self._latched.get(asked.key)
         new = any(self._mark(setup, asked.key) not in refused for setup in daemon.setups)
         if latched is not None and record.at > latched and new:
             del self._latched[asked.key]
+
+    def _note_clean(self, daemon: Daemon, record: Answered, view: View) -> None:
+        """Note which numbers one process's polls have seen clean for as long as probation lasts."""
+        heal = daemon.setup.heal
+        clean = {
+            (record.connection, number) for number, shown in view.dids.items() if not shown.issues & set(heal.issues)
+        }
+        for which in [which for which in daemon.clean if which[0] == record.connection and which not in clean]:
+            del daemon.clean[which]
+        for which in clean:
+            if record.at - daemon.clean.setdefault(which, record.at) >= heal.probation - MINUTE:
+                self._forgotten[which] = record.at
 
     @staticmethod
     def _mark(setup: Setup, key: str) -> object:
@@ -738,7 +753,7 @@ class Judge:
             (each.ended or 0.0 for each in past if each.data["outcome"] == "succeeded"),
             default=self._released.get(number, 0.0),
         )
-        since = max(since, self._released.get(number, 0.0), self._clean_since(row, daemon))
+        since = max(since, self._released.get(number, 0.0), self._forgotten.get((row.connection, number), 0.0))
         bad = [each for each in past if (each.ended or 0.0) > since and each.call and not _is_excused(each)]
         if not bad or self.now <= self._unsteady_until or len(daemon.setups) > 1:
             return
@@ -751,25 +766,17 @@ class Judge:
         if len(counted) >= heal.max_attempts:
             self._say(Rule.ATTEMPTS, f"{what} after {len(counted)} attempts that did not help")
 
-    def _clean_since(self, row: Row, daemon: Daemon) -> float:
-        """Return when the polls of anybody had last seen the number clean for as long as probation lasts."""
-        found = -1.0
-        for each in self.daemons.values():
-            began: float | None = None
-            for poll in each.polls.get(row.connection, ()):
-                shown = poll.view.dids.get(row.data["number"])
-                clean = shown is not None and not shown.issues.intersection(daemon.setup.heal.issues)
-                began = (began if began is not None else poll.at) if clean else None
-                if began is not None and poll.at - began >= daemon.setup.heal.probation - MINUTE:
-                    found = max(found, poll.at)
-        return found
-
     def _is_observed(self, row: Row, daemon: Daemon) -> bool:
-        """Whether a daemon's polls list a row's number, so that the row holds back others."""
-        polls = daemon.polls.get(row.connection, ())
+        """Whether polls list a row's number, so that it holds back others: those of a daemon, for a command of any."""
+        daemons = [daemon] if daemon.manual is None else [each for each in self.daemons.values() if each.manual is None]
         within = min(setup.heal.verify_within for setup in daemon.setups)
-        listed = [poll.left for poll in polls if row.data["number"] in poll.view.dids]
-        return bool(listed) and self.now - listed[-1] < 0.95 * within
+        listed = [
+            poll.left
+            for each in daemons
+            for poll in each.polls.get(row.connection, ())
+            if row.data["number"] in poll.view.dids
+        ]
+        return bool(listed) and self.now - max(listed) < 0.95 * within
 
     def _check_target(self, row: Row, daemon: Daemon, what: str) -> None:
         connection, number = row.connection, row.data["number"]

@@ -737,6 +737,33 @@ def test_forced_heals_pass_the_budgets_and_count() -> None:
     assert not story.judge.wrong
 
 
+@pytest.mark.parametrize(("clean_until", "broken"), [(5600, {Rule.ATTEMPTS}), (6600, set())])
+def test_attempts_are_forgotten_once_a_number_was_clean_however_many_polls_ago(
+    clean_until: int, broken: set[Rule]
+) -> None:
+    story = confirmed(heal=replace(HEAL, probation=3600.0, max_attempts=1))
+    request = story.heal(241)
+    story.answer(242, request, 409)
+    story.end(242, outcome="rejected", reason="the API refuses (409)", http_status=409)
+    story.polls(2400, clean_until, ())
+    story.polls(clean_until + 60, 12000)
+    story.heal(12001, row=2)
+    assert story.broken == broken
+
+
+@pytest.mark.parametrize(("observed_until", "broken"), [(960, {Rule.IN_FLIGHT}), (300, set())])
+def test_what_no_daemon_observes_holds_back_no_heal_by_hand(observed_until: int, broken: set[Rule]) -> None:
+    story = confirmed(0, 1, heal=replace(HEAL, max_in_flight=1))
+    request = story.heal(241)
+    story.answer(242, request)
+    story.row(242, 1, status="verifying", http_status=200)
+    story.polls(300, observed_until, (0, 1))
+    story.start(1000, process=2, slot=-1, manual=(number(1),))
+    story.poll(1001, (0, 1), process=2, slot=-1)
+    story.heal(1002, row=2, index=1, process=2, slot=-1)
+    assert story.broken == broken
+
+
 def test_a_resume_forgets_what_was_refused() -> None:
     story = confirmed(0, 1, 2)
     setup, other = story.setup, replace(story.setup, heal=replace(HEAL, max_per_hour=5))
