@@ -214,7 +214,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shrink", type=float, default=120.0, help="seconds to spend on each short story (120)")
     parser.add_argument("--kinds", help="the kinds of weather that there may be: kind,…; all without it")
     parser.add_argument("--fault", help="put back a fault that the product once had")
-    parser.add_argument("--faults", action="store_true", help="put back each, and show what finds it")
+    parser.add_argument("--faults", action="store_true", help="put back each: run its test, and look for it")
     parser.add_argument("--trace", action="store_true", help="print the records that the judge gets, without polls")
     return parser.parse_args()
 
@@ -269,27 +269,41 @@ def main() -> int:
 
 
 def _find_faults(template: Job, options: argparse.Namespace) -> int:
-    """Look for each fault, by seeds that fit it, for at most so many weeks each. Returns 1 when one is not found."""
+    """Put each fault back, and show what finds it: its regression test, and a simulation of at most so many weeks.
+
+    Returns 1 when the test of one stays green.
+    """
     from tests.simulation.faults import FAULTS  # noqa: PLC0415 - where it is needed
     from tests.simulation.scenario import scenario  # noqa: PLC0415
 
-    missed = 0
+    unseen = 0
     base = options.begin or secrets.token_hex(3)
     for name, fault in FAULTS.items():
         if options.fault and name != options.fault:
             continue
+        red = _turns_red(name, fault.test)
+        unseen += not red
         seeds = (seed for seed in _seeds(f"{base}-{name}") if fault.fits(scenario(seed, postgres=False)))
         weeks, tries, found, result = 0.0, 0, None, None
         while weeks < options.weeks and found is None:
             _, result, _ = run(_with(template, seed=next(seeds), fault=name))
             weeks, tries = weeks + result.weeks, tries + 1
             found = next((wrong for wrong in result.wrong if wrong.rule in fault.breaks), None)
-        missed += found is None
         what = f"not in {weeks:.2f} weeks"
         if found and result:
             what = f"{result.seed}, run {tries}, after {weeks:.3f} weeks: {found}"
-        print(f"{name}: {fault.what}: {what}", flush=True)  # noqa: T201
-    return 1 if missed else 0
+        print(f"{name}: {fault.what}", flush=True)  # noqa: T201
+        print(f"    {'red' if red else 'STAYS GREEN'}: tests/{fault.test}", flush=True)  # noqa: T201
+        print(f"    simulation: {what}", flush=True)  # noqa: T201
+    return 1 if unseen else 0
+
+
+def _turns_red(name: str, test: str) -> bool:
+    """Return whether a test passes, and fails with a fault put back."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "--no-cov", "-p", "no:cacheprovider", f"tests/{test}"]
+    fault = ["-p", "tests.simulation.put_back", "--put-back", name, "--maxfail", "1", "--timeout", "20"]
+    codes = [subprocess.run(each, capture_output=True, check=False).returncode for each in (pytest, pytest + fault)]
+    return codes == [0, 1]
 
 
 def _many(template: Job, options: argparse.Namespace, done: Callable[[Job, tuple[str, Result, float]], None]) -> None:

@@ -19,6 +19,7 @@ import exporter.heal.decide
 import exporter.heal.guards
 import exporter.heal.manual
 import exporter.heal.results
+import exporter.heal.windows
 import exporter.parts
 import exporter.store.engine
 import exporter.store.ledger
@@ -30,11 +31,14 @@ from exporter.heal.sender import HealRequest
 from exporter.store.identity import Identity, read_identity
 from exporter.vocobase.budget import RequestBudget
 from exporter.vocobase.client import Reservation, VocobaseClient
+from exporter.vocobase.parse import error_code
 from tests.simulation.judge import Rule
 from tests.simulation.setup import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import httpx
 
     from tests.simulation.scenario import Scenario
 
@@ -43,9 +47,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: what it does, which promises it breaks, and the weather and scenarios in which it is looked for."""
+    """A fault: what it does, its regression test, the promises it breaks, and the weather and scenarios to look in."""
 
     what: str
+    test: str  # in tests/: the name by which pytest finds it
     breaks: frozenset[Rule]
     put: Callable[[Put], None]
     kinds: tuple[str, ...] = ()
@@ -131,6 +136,7 @@ def _local_windows(put: Put) -> None:
         return ""
 
     put(exporter.heal.guards, "open_window", open_window)
+    put(exporter.heal.windows, "open_window", open_window)
 
 
 def _made_anew(put: Put) -> None:
@@ -172,12 +178,10 @@ def _only_200(put: Put) -> None:
 
 
 def _endless_body(put: Put) -> None:
-    before, ambiguous = exporter.heal.results.failed, exporter.heal.results.ambiguous
+    async def code(response: httpx.Response) -> str | None:
+        return error_code(await response.aread())
 
-    def failed(error: Any, **more: Any) -> Any:  # noqa: ANN401
-        return before(error, **more) if getattr(error, "code", None) else ambiguous(str(error))
-
-    put(exporter.heal.results, "failed", failed)
+    put(exporter.vocobase.client, "_code", code)
 
 
 def _own_issues(put: Put) -> None:
@@ -193,6 +197,7 @@ def _by_name(put: Put) -> None:
         made = account_runtimes(*args)
         return {name: replace(runtime, credential=name) for name, runtime in made.items()}
 
+    put(exporter.accounts, "account_runtimes", runtimes)
     put(exporter.parts, "account_runtimes", runtimes)
 
 
@@ -207,24 +212,28 @@ BREAKS: Final = ("some_break", "some_relapse", "some_flap")
 FAULTS: Final[dict[str, Fault]] = {
     "one-clock": Fault(
         "the 5 s from the claim are asked of one clock",
+        "heal/test_sender.py::test_a_request_that_would_leave_too_late_by_any_clock_does_not",
         frozenset({Rule.LATE, Rule.TWO_AT_ONCE, Rule.NO_ROW}),
         _one_clock,
         ("suspend", "some_break"),
     ),
     "late-handshake": Fault(
         "the deadline is checked before the connection is opened",
+        "heal/test_sender.py::test_a_late_handshake_delays_the_claim_and_not_the_request",
         frozenset({Rule.LATE}),
         _no_clock_at_the_end,
         ("handshakes_go_wrong", "some_break"),
     ),
     "used-connection": Fault(
         "heals share the connections of the polls",
+        "heal/test_sender.py::test_a_front_that_drops_every_used_connection_loses_no_heal",
         frozenset({Rule.ALONE}),
         _shared_pool,
         ("used_connections_drop", "some_break"),
     ),
     "unobserved-holds": Fault(
         "an open row whose target nobody polls holds the ramp of the account",
+        "heal/test_unobserved.py::test_what_no_poll_observes_locks_its_did_and_nothing_else",
         frozenset({Rule.UNHEALED}),
         _unobserved_holds,
         ("connection_changes", "connection_changes", "answers_go_wrong", "kill"),
@@ -232,18 +241,21 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "future-times": Fault(
         "times of the ledger that lie in the future are believed",
+        "heal/test_clocks.py::test_a_pause_that_was_noted_while_the_clock_was_ahead_lasts_no_longer_than_asked_for",
         frozenset({Rule.UNHEALED, Rule.BLIND, Rule.PER_HOUR, Rule.HEAL_BUDGET, Rule.STUCK}),
         _times_are_believed,
         ("clock_is_set", "answers_go_wrong", "some_break"),
     ),
     "decided-once": Fault(
         "heal run sends what it decided before the prompt",
+        "heal/test_manual.py::test_a_did_that_was_repaired_since_the_prompt_is_not_sent",
         frozenset({Rule.UNCONFIRMED}),
         _decided_once,
         ("heal_run", "some_flap", "answers_are_slow"),
     ),
     "last-refusal": Fault(
         "any other configuration lifts a latch",
+        "store/test_ledger.py::test_all_who_were_refused_are_remembered_and_none_of_them_lifts_a_latch",
         frozenset({Rule.LATCHED}),
         _last_refusal,
         ("calls_are_refused", "some_break"),
@@ -251,12 +263,14 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "no-reason": Fault(
         "a claim that is not sent does not say why",
+        "heal/test_sender.py::test_a_request_that_would_leave_too_late_by_any_clock_does_not",
         frozenset({Rule.REASON}),
         _no_reason,
         ("pause", "store_is_slow", "reload", "suspend", "restart"),
     ),
     "local-windows": Fault(
         "windows go by local time when clocks go back",
+        "heal/test_windows.py::test_a_window_is_open_exactly_from_its_start_for_its_duration",
         frozenset({Rule.WINDOW}),
         _local_windows,
         BREAKS,
@@ -265,19 +279,28 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "made-anew": Fault(
         "a store that is wiped is silently made anew",
+        "store/test_identity.py::TestAStoreThatWasEmptied::test_is_down_and_stays_empty",
         frozenset({Rule.WIPED}),
         _made_anew,
         ("store_is_lost", "some_break"),
     ),
-    "by-number": Fault("the body names did_number", frozenset({Rule.BODY}), _by_number, BREAKS),
+    "by-number": Fault(
+        "the body names did_number",
+        "heal/test_decide.py::test_a_request_says_only_what_the_configuration_of_that_did_names",
+        frozenset({Rule.BODY}),
+        _by_number,
+        BREAKS,
+    ),
     "no-pace": Fault(
         "a crash loop forgets the request budget",
+        "vocobase/test_budget.py::test_a_crash_loop_of_forty_targets_keeps_to_the_limit_and_gets_on",
         frozenset({Rule.API_BUDGET}),
         _no_pace,
         ("crash_loop", "some_break"),
     ),
     "polls-first": Fault(
         "polls starve heals",
+        "test_parts.py::test_a_share_of_a_budget_is_kept_for_heals_where_any_are_sent",
         frozenset({Rule.UNHEALED}),
         _polls_first,
         BREAKS,
@@ -285,21 +308,28 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "gateway-is-final": Fault(
         "408, 425 and 499 end the row",
+        "heal/test_results.py::test_each_answer_is_treated_as_the_table_says_and_sent_once",
         frozenset({Rule.OUTCOME}),
         _gateway_is_final,
         ("answers_go_wrong", "some_break"),
     ),
     "only-200": Fault(
-        "201 and 202 are no success", frozenset({Rule.OUTCOME}), _only_200, ("work_is_accepted", "some_break")
+        "201 and 202 are no success",
+        "heal/test_results.py::test_each_answer_is_treated_as_the_table_says_and_sent_once",
+        frozenset({Rule.OUTCOME}),
+        _only_200,
+        ("work_is_accepted", "some_break"),
     ),
     "endless-body": Fault(
         "an error whose body never ends does not count by its status",
+        "vocobase/test_network.py::test_an_error_counts_by_its_status_whatever_becomes_of_its_body",
         frozenset({Rule.OUTCOME}),
         _endless_body,
         ("answers_go_wrong", "some_break"),
     ),
     "own-issues": Fault(
         "a daemon ends the heals of others by its own heal.issues",
+        "heal/test_replicas.py::test_a_replica_that_heals_other_issues_does_not_end_an_attempt",
         frozenset({Rule.EVIDENCE}),
         _own_issues,
         ("reload", "readiness_lags", "some_break"),
@@ -307,6 +337,7 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "by-name": Fault(
         "budgets and latches go by the account's name",
+        "heal/test_replicas.py::test_two_accounts_with_one_key_send_one_heal_until_it_is_verified",
         frozenset({Rule.PER_HOUR, Rule.HEAL_BUDGET, Rule.IN_FLIGHT, Rule.RAMP, Rule.LATCHED, Rule.BREAKER}),
         _by_name,
         ("reload", "some_break"),

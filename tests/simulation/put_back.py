@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.simulation.faults import FAULTS, put_back
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,8 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--put-back", choices=sorted(FAULTS), required=True, help="the fault to put back")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Put the fault back until the tests have run."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Put the fault back before any test imports the product, until the tests have run."""
     stack = ExitStack()
-    stack.enter_context(put_back(FAULTS[config.getoption("put_back")]))
-    config.add_cleanup(stack.close)
+    stack.enter_context(put_back(FAULTS[early_config.known_args_namespace.put_back]))
+    early_config.add_cleanup(stack.close)
