@@ -608,15 +608,19 @@ class Judge:
         if daemon is None or row.call is None:
             return  # ended by a command that looked itself, or from before the beginning
         left = row.call.arrived.left
-        polls = [poll for poll in self._polls_on(daemon, row) if poll.left > left]
         issues = set(row.data["issues"])
-        clean = [self._is_clean(poll, row, issues) for poll in polls]
         if outcome == "succeeded":
-            if not any(first and second for first, second in pairwise(clean)):
+            # It may be on another connection by now: two polls in a row are two of the same connection.
+            clean = [
+                [self._is_clean(poll, row, issues) for poll in polls if poll.left > left]
+                for polls in daemon.polls.values()
+            ]
+            if not any(first and second for polls in clean for first, second in pairwise(polls)):
                 self._say(
                     Rule.EVIDENCE, f"{what} ended succeeded, though no two polls in a row saw {sorted(issues)} gone"
                 )
             return
+        polls = [poll for poll in self._polls_on(daemon, row) if poll.left > left]
         wanted = issues.union(*(setup.heal.issues for setup in daemon.setups), row.wanted)
         if all(self._is_clean(poll, row, wanted) for poll in polls):
             self._say(Rule.EVIDENCE, f"{what} ended {outcome}, though no poll after it saw the issue")
@@ -774,7 +778,7 @@ class Judge:
             poll.left
             for each in daemons
             for poll in each.polls.get(row.connection, ())
-            if row.data["number"] in poll.view.dids
+            if row.data["number"] in poll.view.dids and each.setup.selects(row.data["account"], row.data["number"])
         ]
         return bool(listed) and self.now - max(listed) < 0.95 * within
 
@@ -806,7 +810,7 @@ class Judge:
         if len(daemon.setups) == 1 and account:
             if configured and not configured.heal:
                 self._say(Rule.UNCONFIRMED, f"{what}, which the configuration says never to heal")
-            if number in account.exclude or (account.dids and not configured):
+            if not account.selects(number):
                 self._say(Rule.UNCONFIRMED, f"{what}, which is not monitored")
 
     def _share(self, row: Row, daemon: Daemon, polls: list[Poll], what: str) -> str:

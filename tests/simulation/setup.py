@@ -37,6 +37,10 @@ class AccountRules:
     dids: tuple[DidRules, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def selects(self, number: str) -> bool:
+        """Return whether a number is monitored: any that is not excluded, where none is named."""
+        return number not in self.exclude and (not self.dids or any(did.number == number for did in self.dids))
+
 
 @dataclass(frozen=True)
 class HealRules:
@@ -77,6 +81,10 @@ class Setup:
     def account(self, name: str) -> AccountRules | None:
         """Return the account with a name."""
         return next((account for account in self.accounts if account.name == name), None)
+
+    def selects(self, account: str, number: str) -> bool:
+        """Return whether a number is monitored for an account of this name."""
+        return any(each.name == account and each.selects(number) for each in self.accounts)
 
     def account_for(self, key: str, connection: str) -> AccountRules | None:
         """Return the account that asks about a connection with a key."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "rg_live_k"
 PLACE: Final = "c0ffee00-0000-4000-8000-000000000000"
+ELSEWHERE: Final = "c0ffee00-0000-4000-8000-000000000001"
 BROKEN: Final = frozenset({"NO_BOT"})
 WELL: Final[frozenset[str]] = frozenset()
 EPOCH: Final = 1_800_000_000.0  # Unix time; a full hour
@@ -74,10 +75,11 @@ class Story:
         broken: Iterable[int] = (0,),
         total: int = 10,
         process: int = 1,
+        place: str = PLACE,
         **more: Any,  # noqa: ANN401
     ) -> int:
         """Let a daemon hear a complete poll that left a second before."""
-        request = self.arrive(at - 1, "/sync", {"import_dids": False, "connection_id": PLACE}, process=process, **more)
+        request = self.arrive(at - 1, "/sync", {"import_dids": False, "connection_id": place}, process=process, **more)
         bad = set(broken)
         dids = {
             number(index): Shown(
@@ -85,7 +87,7 @@ class Story:
             )
             for index in range(total)
         }
-        self.judge.take(Answered(at, request, process, 200, usable=True, shows=View(dids), connection=PLACE))
+        self.judge.take(Answered(at, request, process, 200, usable=True, shows=View(dids), connection=place))
         return request
 
     def polls(self, first: float, last: float, broken: Iterable[int] = (0,), **more: Any) -> None:  # noqa: ANN401
@@ -762,6 +764,37 @@ def test_what_no_daemon_observes_holds_back_no_heal_by_hand(observed_until: int,
     story.poll(1001, (0, 1), process=2, slot=-1)
     story.heal(1002, row=2, index=1, process=2, slot=-1)
     assert story.broken == broken
+
+
+def test_a_number_may_be_verified_on_another_connection_than_it_was_healed_on() -> None:
+    story = confirmed()
+    story.answer(242, story.heal(241))
+    story.row(242, 1, status="verifying", http_status=200)
+    story.poll(300, (), place=ELSEWHERE)
+    story.poll(330, (), total=0)  # where it was
+    story.poll(360, (), place=ELSEWHERE)
+    story.end(361)
+    assert not story.judge.wrong
+
+
+def test_what_is_not_monitored_any_more_holds_back_no_other_number() -> None:
+    account = AccountRules("main", KEY, dids=tuple(DidRules(number(index)) for index in range(1, 10)))
+    story = Story(account=account, heal=replace(HEAL, max_in_flight=1))
+    old = {
+        "id": 7,
+        "number": number(0),
+        "account": "main",
+        "connection": PLACE,
+        "status": "ambiguous",
+        "issues": ["NO_BOT"],
+    }
+    story.judge.adopt([old | {"body": {"did_id": 800}, "outcome": None, "http_status": None, "reason": ""}])
+    story.polls(60, 240, (0, 1))
+    story.heal(241, row=8, index=1)
+    assert not story.judge.wrong
+    story.judge.stuck(280, 0)
+    assert [wrong.rule for wrong in story.judge.wrong] == [Rule.STUCK]
+    assert "row 8" in str(story.judge.wrong[0])
 
 
 def test_a_resume_forgets_what_was_refused() -> None:
