@@ -363,7 +363,7 @@ class Events:
 
         def see_to_lost() -> None:
             if wiring.NEW_STORE and self._run.world.ticket() % 2:
-                self._run.command("resume --new-store", partial(wiring.resume, new_store=True))
+                self._run.insist("resume --new-store", partial(wiring.resume, new_store=True))
             else:
                 for replica in self._run.replicas:
                     if replica.process:
@@ -386,7 +386,7 @@ class Events:
     def on_pause(self, seconds: float) -> None:
         """Pause healing for a while."""
         if self._run.command("pause", wiring.pause):
-            self._run.until(seconds, lambda: self._run.command("resume", wiring.resume))
+            self._run.until(seconds, lambda: self._run.insist("resume", wiring.resume))
 
     def on_release(self, number: int, *, open_one: bool) -> None:
         """Release a number, whatever it is in, or one that is under way."""

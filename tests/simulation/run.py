@@ -312,6 +312,11 @@ class Run:
         self.tell(Commanded(self.world.now, name, number))
         return True
 
+    def insist(self, name: str, act: Callable[[Setup, str], None]) -> None:
+        """Carry out a command, again every minute until the store lets it."""
+        if not self.command(name, act):
+            self.until(60, lambda: self.insist(name, act))
+
     # Calm
 
     def _calm_down(self) -> None:
@@ -328,7 +333,7 @@ class Run:
             self.world.run(self.world.now + LOOK, lambda: self._over)
             if self.world.now - visited > 1800:
                 visited = self.world.now
-                self._release_all()
+                self._see_to_stops()
             if self.world.now >= earliest and not self._unhealed() and not self._open_rows():
                 return
         if not self._over:
@@ -341,14 +346,15 @@ class Run:
             if undo := self.undo.pop(ticket, None):
                 undo()
         self._outlasting.clear()
+        self.refused = False
 
     def _clear(self) -> None:
         fleet = self.vendor.fleet
+        self.vendor.conditions.clear()
+        self.faults.down, self.faults.before, self.faults.after = False, 0.0, 0.0
         for ticket in sorted(self.undo.keys() - self._outlasting):
             if undo := self.undo.pop(ticket, None):
                 undo()
-        self.vendor.conditions.clear()
-        self.faults.down, self.faults.before, self.faults.after = False, 0.0, 0.0
         self.excuse(0, "calm")
         for replica in self.replicas:
             self.world.wake(replica.machine)
@@ -363,9 +369,12 @@ class Run:
             if did.stubborn:
                 did.stubborn = False
         self._thin_out()
+        self._see_to_stops()
+
+    def _see_to_stops(self) -> None:
+        """Let a person lift what only people lift. A process that slept may hear of a refusal long after it."""
         if self._is_paused() or (self.refused and self._is_latched()):
             self.command("resume", wiring.resume)
-        self.refused = False
         self._release_all()
 
     def _thin_out(self) -> None:
