@@ -1,4 +1,4 @@
-"""When what is done: the arithmetic on its own, the rest on the real clock with short intervals."""
+"""When what is done: the arithmetic on its own, the rest in virtual time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import math
 import random
 from collections import Counter
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,9 +22,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from exporter.clients import build_poller
-from exporter.clock import SystemClock
 from exporter.config import Config, Settings
-from exporter.exposition import Exposition
 from exporter.scheduler import (
     DISCOVER_EVERY,
     FULL,
@@ -45,7 +44,7 @@ from tests.support.transport import over
 from tests.support.virtual import VirtualClock, use_virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from starlette.applications import Starlette
 
@@ -193,25 +192,16 @@ def test_without_a_phase_the_first_run_comes_after_an_interval() -> None:
     assert trigger.get_next_fire_time(None, NOW) == NOW + timedelta(seconds=10)
 
 
-class SetClock(SystemClock):
-    """The machine's clock, of which the wall part can be set."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead
-
-
 @dataclass(slots=True)
 class Chore:
     """Something else to do, that can be made to fail."""
 
+    clock: VirtualClock
     failing: bool = False
     runs: list[float] = field(default_factory=list)
 
     async def run(self) -> None:
-        self.runs.append(asyncio.get_running_loop().time())
+        self.runs.append(self.clock.monotonic())
         if self.failing:
             raise LookupError("+918011223344 of rg_live_test")
 
@@ -224,19 +214,20 @@ class Running:
     poller: Poller
     telemetry: Telemetry
     watched: RequestBudget  # the scheduler's; the requests have another, so that they don't change what it learns
-    clock: SetClock
+    clock: VirtualClock
     chore: Chore
+    began: float  # wall time when the clock began, which is never set back for the simulator
 
     def polls(self) -> dict[str, list[float]]:
-        """Return when each connection was polled."""
+        """Return when each connection was polled, in seconds since the clock began."""
         seen: dict[str, list[float]] = {}
         for each in self.simulator.requests("sync"):
-            seen.setdefault(each.connection_id, []).append(each.time)
+            seen.setdefault(each.connection_id, []).append(each.time - self.began)
         return seen
 
     def lookups(self) -> list[float]:
-        """Return when the connections were looked up."""
-        return [each.time for each in self.simulator.requests("connections")]
+        """Return when the connections were looked up, in seconds since the clock began."""
+        return [each.time - self.began for each in self.simulator.requests("connections")]
 
     @property
     def missed(self) -> float:
@@ -254,260 +245,279 @@ class Running:
         return {state.interval for state in self.poller.fleet.targets.values()}
 
 
-async def until(condition: Callable[[], object], within: float = 10) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in the simulator
-            await asyncio.sleep(0.01)
+def gaps(times: list[float]) -> list[float]:
+    """Return how far apart moments are, to the hundredth of a second."""
+    return [round(later - earlier, 2) for earlier, later in pairwise(times)]
 
 
-@asynccontextmanager
-async def scheduling(
-    *,
-    interval: str = "100ms",
-    budget: int = 100_000,
-    discover_every: timedelta = DISCOVER_EVERY,
-    replan_every: timedelta = REPLAN_EVERY,
-    chore_every: timedelta = timedelta(hours=1),
-    **options: Any,  # noqa: ANN401 - the simulator's
-) -> AsyncIterator[Running]:
-    config = Config.model_validate(
-        {
-            "api": {"requests_per_minute": budget, "timeout": "5s"},
-            "accounts": [{"api_key_env": "VOCOBASE_API_KEY"}],
-            "poll": {"interval": interval, "jitter": "0s", "stale_after": "1h"},
-        }
-    )
-    key, clock, telemetry, chore = SecretStr("rg_live_test"), SetClock(), Telemetry(), Chore()
-    app = create_app(SimulatorOptions(**{"dids": 4, "rate_limit": 0, **options}))
-    client = VocobaseClient(
-        config,
-        "default",
-        key,
-        budget=Unpaced(budget, clock),
-        observer=telemetry,
-        clock=clock,
-        transport=over(httpx.ASGITransport(app)),
-    )
-    exposition = Exposition(telemetry.render)
-    poller = build_poller(Settings(config, {"default": key}), {"default": client}, exposition, clock)
-    watched = RequestBudget(budget, clock)
-    scheduler = Scheduler(
-        config,
-        poller,
-        telemetry,
-        clock,
-        key_of={"default": "key"},
-        budgets={"default": watched},
-        discover_every=discover_every,
-        replan_every=replan_every,
-    )
-    scheduler.add_chore("chore", chore_every, chore.run)
-    scheduler.start()
-    try:
-        yield Running(simulator_of(app), poller, telemetry, watched, clock, chore)
-    finally:
-        scheduler.stop()
-        await poller.stop()
-        poller.close()
-        await client.aclose()
+Scheduling = Callable[..., AbstractAsyncContextManager[Running]]
 
 
-async def test_every_target_is_polled_at_once_and_then_at_the_interval() -> None:
-    async with scheduling(connections=4, interval="200ms") as running:
-        await until(lambda: len(running.polls()) == 4 and all(len(times) >= 5 for times in running.polls().values()))
-        began = running.lookups()[0]
+@pytest.fixture
+def scheduling(monkeypatch: pytest.MonkeyPatch) -> Scheduling:
+    """Return what runs a scheduler on a clock that tests turn."""
+    clock = VirtualClock()
+    use_virtual_time(monkeypatch, clock)
+
+    @asynccontextmanager
+    async def start(
+        *,
+        interval: str = "60s",
+        budget: int = 100_000,
+        discover_every: timedelta = DISCOVER_EVERY,
+        replan_every: timedelta = REPLAN_EVERY,
+        chore_every: timedelta = timedelta(hours=1),
+        **options: Any,  # noqa: ANN401 - the simulator's
+    ) -> AsyncIterator[Running]:
+        config = Config.model_validate(
+            {
+                "api": {"requests_per_minute": budget, "timeout": "10m"},
+                "accounts": [{"api_key_env": "VOCOBASE_API_KEY"}],
+                "poll": {"interval": interval, "jitter": "0s", "stale_after": "1h"},
+            }
+        )
+        key, telemetry, chore = SecretStr("rg_live_test"), Telemetry(), Chore(clock)
+        began = clock.time()
+        simulated = SimulatorOptions(**{"dids": 4, "rate_limit": 0, **options})
+        app = create_app(simulated, clock=lambda: began + clock.monotonic(), sleep=clock.sleep)
+        client = VocobaseClient(
+            config,
+            "default",
+            key,
+            budget=Unpaced(budget, clock),
+            observer=telemetry,
+            clock=clock,
+            transport=over(httpx.ASGITransport(app)),
+        )
+        poller = build_poller(Settings(config, {"default": key}), {"default": client}, Silent(), clock)
+        watched = RequestBudget(budget, clock)
+        scheduler = Scheduler(
+            config,
+            poller,
+            telemetry,
+            clock,
+            key_of={"default": "key"},
+            budgets={"default": watched},
+            discover_every=discover_every,
+            replan_every=replan_every,
+        )
+        scheduler.add_chore("chore", chore_every, chore.run)
+        scheduler.start()
+        try:
+            yield Running(simulator_of(app), poller, telemetry, watched, clock, chore, began)
+        finally:
+            scheduler.stop()
+            await poller.stop()
+            poller.close()
+            await client.aclose()
+
+    return start
+
+
+async def test_every_target_is_polled_at_once_and_then_at_the_interval(scheduling: Scheduling) -> None:
+    async with scheduling(connections=4) as running:
+        await running.clock.advance(310)
+        assert len(running.polls()) == 4
         for times in running.polls().values():
-            assert times[0] - began < 0.5
-            for earlier, later in pairwise(times[1:]):
-                assert later - earlier > 0.05  # a busy machine is late, and never early
+            assert times[0] < 0.1
+            assert times[1] <= 60.1
+            assert len(times) >= 5
+            assert set(gaps(times[1:])) == {60.0}
         assert len(running.lookups()) == 1
         seconds = sorted(times[1] for times in running.polls().values())
-        assert seconds[-1] - seconds[0] > 0.08  # spread, not all at once
-        assert {state.interval for state in running.poller.fleet.targets.values()} == {0.2}
+        assert min(gaps(seconds)) > 5  # spread, not all at once
+        assert running.intervals == {60}
 
 
-async def test_stop_ends_it() -> None:
+async def test_stop_ends_it(scheduling: Scheduling) -> None:
     async with scheduling() as running:
-        await until(lambda: len(running.simulator.requests("sync")) > 3)
+        await running.clock.advance(200)
         assert "clock watch" in {task.get_name() for task in asyncio.all_tasks()}
     seen = len(running.simulator.requests())
-    await asyncio.sleep(0.3)
+    assert seen > 3
+    await running.clock.advance(3600)
     assert "clock watch" not in {task.get_name() for task in asyncio.all_tasks()}
     assert len(running.simulator.requests()) == seen
 
 
-async def test_a_run_that_cannot_happen_is_counted_and_polls_of_a_target_never_overlap() -> None:
-    async with scheduling(latency=0.55) as running:
-        await until(lambda: len(running.simulator.requests("sync")) >= 3)
+async def test_a_run_that_cannot_happen_is_counted_and_polls_of_a_target_never_overlap(scheduling: Scheduling) -> None:
+    async with scheduling(interval="10s", latency=55) as running:
+        await running.clock.advance(240)
         (times,) = running.polls().values()
-        assert all(later - earlier > 0.5 for earlier, later in pairwise(times))
-        assert running.missed >= 4
+        assert times == [55.0, 115.0, 175.0, 235.0]  # the look-up takes as long
+        assert running.missed == 15
 
 
-async def test_no_run_is_missed_while_the_api_is_quick() -> None:
-    async with scheduling(interval="600ms") as running:
-        await until(lambda: len(running.simulator.requests("sync")) >= 4)
+async def test_no_run_is_missed_while_the_api_is_quick(scheduling: Scheduling) -> None:
+    async with scheduling(latency=0.5) as running:
+        await running.clock.advance(1200)
+        assert len(running.simulator.requests("sync")) >= 20
         assert running.missed == 0
 
 
 @pytest.mark.parametrize("status", [401, 404])
-async def test_connections_that_could_not_be_listed_are_looked_up_again_at_the_interval(status: int) -> None:
+async def test_connections_that_could_not_be_listed_are_looked_up_again_at_the_interval(
+    scheduling: Scheduling, status: int
+) -> None:
     async with scheduling(connections=2) as running:
         running.simulator.add_fault(f"status:connections:status={status}")
-        await until(lambda: len(running.lookups()) >= 4)
-        for earlier, later in pairwise(running.lookups()):
-            assert 0.09 < later - earlier < 0.4
+        await running.clock.advance(200)
+        assert gaps(running.lookups()) == [60.0, 60.0, 60.0]
         running.simulator.clear_faults()
-        await until(lambda: len(running.poller.fleet.targets) == 2)
-        settled = len(running.lookups())
-        await asyncio.sleep(0.4)
-        assert len(running.lookups()) == settled
+        await running.clock.advance(60)
+        assert len(running.poller.fleet.targets) == 2
+        await running.clock.advance(500)
+        assert len(running.lookups()) == 5
 
 
-async def test_listed_connections_are_looked_up_again_later() -> None:
-    assert timedelta(minutes=10) == DISCOVER_EVERY
-    async with scheduling(discover_every=timedelta(seconds=0.4)) as running:
-        await until(lambda: len(running.lookups()) >= 4)
-        for earlier, later in pairwise(running.lookups()):
-            assert later - earlier > 0.2
+async def test_listed_connections_are_looked_up_again_later(scheduling: Scheduling) -> None:
+    async with scheduling() as running:
+        await running.clock.advance(1801)
+        assert gaps(running.lookups()) == [600.0, 600.0, 600.0]
 
 
-async def test_polls_come_and_go_with_the_targets() -> None:
-    async with scheduling(connections=2, discover_every=timedelta(seconds=0.2)) as running:
+async def test_polls_come_and_go_with_the_targets(scheduling: Scheduling) -> None:
+    async with scheduling(connections=2) as running:
         first, second = running.simulator.connection_ids
-        await until(lambda: len(running.polls()) == 2)
+        await running.clock.advance(590)
         running.simulator.set_connection(second, status="DISABLED")
-        await until(lambda: len(running.poller.fleet.targets) == 1)
-        await until(lambda: running.lookups()[-1] > running.polls()[second][-1])
-        gone = len(running.polls()[second])
-        on = len(running.polls()[first])
-        await until(lambda: len(running.polls()[first]) > on + 4)
+        await running.clock.advance(20)
+        assert len(running.poller.fleet.targets) == 1
+        on, gone = len(running.polls()[first]), len(running.polls()[second])
+        await running.clock.advance(580)
+        assert len(running.polls()[first]) > on + 8
         assert len(running.polls()[second]) == gone
         running.simulator.set_connection(second, status="ACTIVE")
-        await until(lambda: len(running.polls()[second]) > gone + 2)
+        await running.clock.advance(200)
+        assert len(running.polls()[second]) > gone + 2
 
 
-async def test_where_the_budget_is_too_small_polls_are_further_apart_and_that_is_said_once() -> None:
+async def test_where_the_budget_is_too_small_polls_are_further_apart_and_that_is_said_once(
+    scheduling: Scheduling,
+) -> None:
     with capture_logs() as logs:
-        async with scheduling(connections=3, budget=900, discover_every=timedelta(seconds=0.2)) as running:
-            await until(
-                lambda: len(running.polls()) == 3 and all(len(times) >= 6 for times in running.polls().values())
-            )
-            stretched = fitting_interval(0.1, 0, 3, 899)
-            assert stretched == pytest.approx(0.2107, abs=0.0001)
-            assert {state.interval for state in running.poller.fleet.targets.values()} == {stretched}
+        async with scheduling(connections=30, budget=15) as running:
+            await running.clock.advance(1300)
+            stretched = fitting_interval(60, 0, 30, 14)
+            assert stretched == pytest.approx(135.34, abs=0.01)
+            assert running.intervals == {stretched}
+            assert len(running.polls()) == 30
             for times in running.polls().values():
-                for earlier, later in pairwise(times[1:]):
-                    assert later - earlier > stretched - 0.15  # a busy machine is late, and never early
+                assert max(gaps(times)) <= stretched + 0.01
+                assert len(times) >= 1300 / stretched - 1
             assert len(running.lookups()) > 2
     said = [entry for entry in logs if "budget" in str(entry["event"])]
     assert said == [
         {
             "event": "the request budget is too small for poll.interval, so polls are further apart",
             "log_level": "warning",
-            "requests_per_minute": 900,
-            "targets": 3,
-            "poll_interval": "100ms",
-            "fitting_interval": "1s",
+            "requests_per_minute": 15,
+            "targets": 30,
+            "poll_interval": "1m",
+            "fitting_interval": "2m16s",
             "stale_after": "1h",
         }
     ]
 
 
-async def test_a_warning_names_an_interval_that_fits() -> None:
+async def test_a_warning_names_an_interval_that_fits(scheduling: Scheduling) -> None:
     with capture_logs() as logs:
         async with scheduling(connections=3, budget=30, interval="4s") as running:
-            await until(lambda: len(running.polls()) == 3)
+            await running.clock.advance(60)
+            assert len(running.polls()) == 3
     (said,) = (entry["fitting_interval"] for entry in logs if "budget" in str(entry["event"]))
     assert said == "7s"
     assert fitting_interval(7, 0, 3, 29) == 7
 
 
-async def test_slow_answers_lengthen_the_interval_and_quick_ones_shorten_it_to_the_wanted_one() -> None:
-    every = timedelta(seconds=0.1)
+async def test_slow_answers_lengthen_the_interval_and_quick_ones_shorten_it_to_the_wanted_one(
+    scheduling: Scheduling,
+) -> None:
     with capture_logs() as logs:
-        async with scheduling(connections=3, budget=60, interval="4s", replan_every=every) as running:
-            await until(lambda: running.intervals == {4} and len(running.polls()) == 3)
+        async with scheduling(connections=3, budget=60, interval="4s") as running:
+            await running.clock.advance(1)
+            assert running.intervals == {4}
             running.watched.held = 13.0  # 4 s fit 73 places, of which 56 are planned with
-            await asyncio.sleep(0.3)
+            await running.clock.advance(2 * REPLAN_EVERY.total_seconds())
             assert running.intervals == {4}
             running.watched.held = 60.0
-            await until(lambda: running.intervals == {fitting_interval(4, 0, 3, 59, 60)})
+            await running.clock.advance(2 * REPLAN_EVERY.total_seconds())
+            assert running.intervals == {fitting_interval(4, 0, 3, 59, 60)}
             running.watched.held = 62.0
-            await asyncio.sleep(0.3)
+            await running.clock.advance(2 * REPLAN_EVERY.total_seconds())
             assert running.intervals == {fitting_interval(4, 0, 3, 59, 60)}
             running.watched.held = 0.0
-            await until(lambda: running.intervals == {4})
+            await running.clock.advance(2 * REPLAN_EVERY.total_seconds())
+            assert running.intervals == {4}
             assert running.missed == 0
     assert [entry["event"] for entry in logs if "budget" in str(entry["event"])] == [
         "the request budget is too small for poll.interval, so polls are further apart"
     ]
 
 
-async def test_polls_stay_spread_when_their_interval_changes() -> None:
-    every = timedelta(seconds=0.05)
-    async with scheduling(connections=3, budget=6000, interval="400ms", replan_every=every) as running:
-        await until(lambda: len(running.polls()) == 3 and all(len(times) >= 3 for times in running.polls().values()))
+async def test_polls_stay_spread_when_their_interval_changes(scheduling: Scheduling) -> None:
+    async with scheduling(connections=3, budget=60, interval="4s") as running:
+        await running.clock.advance(20)
         running.watched.held = 1740.0
-        stretched = fitting_interval(0.4, 0, 3, 5999, 1740)
-        await until(lambda: running.intervals == {stretched})
+        stretched = fitting_interval(4, 0, 3, 59, 1740)
+        await running.clock.advance(2 * REPLAN_EVERY.total_seconds())
+        assert running.intervals == {stretched}
         before = {connection: len(times) for connection, times in running.polls().items()}
-        await until(lambda: all(len(times) >= before[each] + 1 for each, times in running.polls().items()))
+        await running.clock.advance(stretched)
         moments = sorted(times[before[each]] for each, times in running.polls().items())
-        assert moments[-1] - moments[0] > 0.5  # more than the interval was
+        assert moments[-1] - moments[0] > 4  # more than the interval was
 
 
-async def test_what_is_due_stays_due_when_the_clock_is_set_back() -> None:
-    """APScheduler's own clock can't be set here, so what is moved back is 30 days late, as after a step forward."""
+async def test_what_is_due_stays_due_when_the_clock_is_set_back(scheduling: Scheduling) -> None:
     with capture_logs() as logs:
         async with scheduling(interval="10m") as running:
-            await until(lambda: running.poller.tried)
-            assert (len(running.lookups()), running.chore.runs) == (1, [])
-            polls = len(running.simulator.requests("sync"))
-            running.clock.ahead = -30 * 86_400.0
-            await until(lambda: running.chore.runs and len(running.lookups()) == 2, within=3)
-            await until(lambda: len(running.simulator.requests("sync")) > polls, within=1)
-            await asyncio.sleep(1.2)  # what was late has run once, and no more
-            assert (len(running.lookups()), len(running.chore.runs)) == (2, 1)
+            await running.clock.advance(1000)
+            running.clock.set_by(-30 * 86_400)
+            await running.clock.advance(3000)
+            (times,) = running.polls().values()
+            assert max(gaps(times)) <= 601
+            assert max(gaps(running.lookups())) <= 601
+            assert [round(run, -1) for run in running.chore.runs] == [3600]
+            assert running.missed == 0
     assert [entry for entry in logs if "clock" in str(entry["event"])] == [
-        {"event": "the clock was set", "log_level": "warning", "seconds": pytest.approx(-30 * 86_400, abs=0.1)}
+        {"event": "the clock was set", "log_level": "warning", "seconds": -30 * 86_400}
     ]
 
 
-async def test_a_clock_that_is_set_forward_holds_up_nothing() -> None:
+async def test_a_clock_that_is_set_forward_holds_up_nothing(scheduling: Scheduling) -> None:
     with capture_logs() as logs:
-        async with scheduling(interval="200ms") as running:
-            await until(lambda: len(running.simulator.requests("sync")) > 3)
-            running.clock.ahead = 3600.0
-            await until(lambda: [entry for entry in logs if entry["event"] == "the clock was set"], within=3)
-            seen = len(running.simulator.requests("sync"))
-            await until(lambda: len(running.simulator.requests("sync")) > seen + 3, within=2)
+        async with scheduling() as running:
+            await running.clock.advance(200)
+            running.clock.set_by(3600)
+            await running.clock.advance(300)
+            (times,) = running.polls().values()
+            assert max(gaps(times)) <= 61
+    assert [entry["event"] for entry in logs if "clock" in str(entry["event"])] == ["the clock was set"]
 
 
-async def test_a_clock_that_is_a_little_off_is_left_alone() -> None:
+async def test_a_clock_that_is_a_little_off_is_left_alone(scheduling: Scheduling) -> None:
     with capture_logs() as logs:
-        async with scheduling(chore_every=timedelta(seconds=2.9)) as running:
-            began = asyncio.get_running_loop().time()
-            await asyncio.sleep(0.1)
-            running.clock.ahead = -1.9
-            await asyncio.sleep(1.1)
-            running.clock.ahead = -3.8
-            await until(lambda: running.chore.runs)
-            assert running.chore.runs[0] - began == pytest.approx(2.9, abs=0.3)
+        async with scheduling(chore_every=timedelta(seconds=30)) as running:
+            await running.clock.advance(3)
+            running.clock.set_by(-1.9)
+            await running.clock.advance(3)
+            running.clock.set_by(-1.9)
+            await running.clock.advance(30)
+            assert running.chore.runs == [pytest.approx(33.8, abs=0.1)]  # due by the wall clock
     assert not [entry for entry in logs if "clock" in str(entry["event"])]
 
 
-async def test_a_run_that_breaks_is_counted_and_said_once_without_what_it_dealt_with() -> None:
+async def test_a_run_that_breaks_is_counted_and_said_once_without_what_it_dealt_with(scheduling: Scheduling) -> None:
     with capture_logs() as logs:
-        async with scheduling(chore_every=timedelta(seconds=0.1)) as running:
+        async with scheduling(chore_every=timedelta(seconds=10)) as running:
             assert running.failed == 0
             running.chore.failing = True
-            await until(lambda: running.failed >= 3)
+            await running.clock.advance(35)
+            assert running.failed == 3
             running.chore.failing = False
-            count = len(running.chore.runs)
-            await until(lambda: len(running.chore.runs) > count + 1)
-            assert running.failed == count
+            await running.clock.advance(20)
+            assert len(running.chore.runs) == 5
+            assert running.failed == 3
     failed, works = (entry for entry in logs if "scheduled job" in str(entry))
     place = f"{__name__}:{Chore.run.__code__.co_firstlineno + 3}"
     assert failed == {
@@ -517,7 +527,7 @@ async def test_a_run_that_breaks_is_counted_and_said_once_without_what_it_dealt_
         "error": f"LookupError at {place}",
         "job": "chore",
     }
-    assert (works["event"], works["job"], works["failures"]) == ("scheduled job works again", "chore", count)
+    assert (works["event"], works["job"], works["failures"]) == ("scheduled job works again", "chore", 3)
     assert "+918011223344" not in str(logs)
 
 
