@@ -84,6 +84,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.e2e
 def test_what_every_test_run_notices_is_killed(tmp_path: Path) -> None:
     done = run(tree(tmp_path, own=OWN.format("test_a_limit")), "--sample=0")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -99,6 +100,7 @@ def test_what_every_test_run_notices_is_killed(tmp_path: Path) -> None:
     assert (tmp_path / "product.py").read_text() == CODE  # only copies are changed
 
 
+@pytest.mark.e2e
 def test_what_no_test_notices_has_survived_and_fails_the_run(tmp_path: Path) -> None:
     weak = HELD.replace("    assert not allowed(5)\n", "    assert not allowed(6)\n")
     done = run(tree(tmp_path, held=weak, own=OWN.format("test_that_holds_nothing")), "--sample=0")
@@ -111,6 +113,7 @@ def test_what_no_test_notices_has_survived_and_fails_the_run(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.e2e
 def test_a_survivor_that_is_explained_is_not_shown_and_is_not_killed_either(tmp_path: Path) -> None:
     weak = HELD.replace("    assert not allowed(5)\n", "    assert not allowed(6)\n")
     done = run(tree(tmp_path, held=weak, explained=EXPLAINED), "--sample=0")
@@ -119,6 +122,7 @@ def test_a_survivor_that_is_explained_is_not_shown_and_is_not_killed_either(tmp_
     assert done.stdout.splitlines()[-1].split() == ["all", "3", "1", "33.3", "1", "1"]  # a limit of 6 is not explained
 
 
+@pytest.mark.e2e
 def test_tests_that_fail_without_a_mutant_judge_none(tmp_path: Path) -> None:
     done = run(tree(tmp_path, held=HELD.replace("allowed(4)", "allowed(9)")), "--sample=0")
     assert done.returncode == 2

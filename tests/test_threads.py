@@ -60,6 +60,7 @@ def test_shutting_down_ends_the_thread_after_what_it_was_given() -> None:
             assert not running.is_alive()
 
 
+@pytest.mark.e2e
 def test_a_call_that_hangs_does_not_keep_the_process() -> None:
     program = "import time; from exporter.threads import DaemonThread; DaemonThread('x').submit(time.sleep, 3600)"
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0

@@ -30,6 +30,8 @@ from tests.support.processes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("serve", "check-config", "config-schema", "poll", "simulate", "demo", "healthcheck")
 WITH_KEY = {"VOCOBASE_API_KEY": KEY}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
+import pytest
 from ruamel.yaml import YAML
 
 from exporter.config import Config, load_settings
@@ -16,8 +17,6 @@ from exporter.config.json_schema import json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pytest
 
 FOLDER = Path(__file__).parent.parent.parent / "config"
 EXAMPLE = FOLDER / "voicelink-exporter.example.yml"
@@ -153,6 +152,7 @@ def test_the_schema_takes_the_example_with_every_example_taken_into_use() -> Non
     Config.model_validate(loaded)
 
 
+@pytest.mark.e2e
 def test_the_schema_is_up_to_date() -> None:
     assert json.loads(json_schema()) == SCHEMA
 

@@ -26,7 +26,7 @@ Overlays = dict[str, list[Manifest]]
 OVERLAYS = ("single", "sharded")
 PAGE = "docs/how-to/kubernetes.md"
 SELECTED = ("app.kubernetes.io/name", "voicelink-exporter")
-pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
+pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("overlay", OVERLAYS)]
 
 
 @pytest.fixture(scope="module")

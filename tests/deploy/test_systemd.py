@@ -54,6 +54,7 @@ def verify(root: Path, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.e2e
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     text = UNIT.read_text()
     done = verify(tmp_path / "ours", text)
@@ -62,6 +63,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     assert "not executable" in verify(tmp_path / "lost", text.replace("exporter/bin", "exporter/sbin")).stderr
 
 
+@pytest.mark.e2e
 def test_nothing_is_left_open_but_what_the_daemon_needs() -> None:
     command = [require("systemd-analyze"), "--no-pager", "security", "--offline=true", f"--threshold={THRESHOLD}"]
     done = subprocess.run([*command, UNIT], capture_output=True, text=True, timeout=60, check=False)
@@ -116,6 +118,7 @@ def test_the_daemon_is_given_longer_to_stop_than_it_takes() -> None:
     assert int(given.removesuffix("s")) > int(promised[1])
 
 
+@pytest.mark.e2e
 def test_the_configuration_beside_the_unit_is_valid_once_the_key_is_there(tmp_path: Path) -> None:
     text = (FOLDER / "config.yml").read_text()
     config = Config.model_validate(YAML(typ="safe").load(text))
@@ -136,6 +139,7 @@ def test_the_configuration_beside_the_unit_is_valid_once_the_key_is_there(tmp_pa
     assert (done.code, done.out) == (0, f"the configuration is valid\nstore: {tmp_path}/{state}/store.db\n"), done.err
 
 
+@pytest.mark.e2e
 def test_sysusers_makes_the_user_of_the_unit(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     command = [require("systemd-sysusers"), f"--root={tmp_path}", str(FOLDER / "sysusers.conf")]

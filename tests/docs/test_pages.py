@@ -75,6 +75,7 @@ def test_a_target_of_make_that_does_not_exist_is_noticed() -> None:
     assert named_targets(text) - make_targets() == {"fly"}
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("mark", "check"), [("prometheus", "config"), ("prometheus-rules", "rules")])
 def test_what_is_shown_to_prometheus_is_valid(mark: str, check: str, tmp_path: Path) -> None:
     promtool = require("promtool")
@@ -89,6 +90,7 @@ def test_what_is_shown_to_prometheus_is_valid(mark: str, check: str, tmp_path: P
         assert (done.returncode == 0) == (index < len(shown)), done.stderr + text
 
 
+@pytest.mark.e2e
 def test_queries_that_are_shown_are_valid(tmp_path: Path) -> None:
     promtool = require("promtool")
     shown = [block.text.splitlines() for page in PAGES for block in blocks(read(page)) if block.info == "promql"]

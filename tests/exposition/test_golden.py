@@ -98,6 +98,7 @@ def test_no_series_is_there_twice(fleet: Fleet) -> None:
         assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
+@pytest.mark.e2e
 def test_promtool_has_no_complaint(fleet: Fleet) -> None:
     text = plain(bodies(fleet, Telemetry().render())[0])
     done = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
@@ -132,6 +133,7 @@ def test_gzip_is_one_member_that_gives_the_plain_text(fleet: Fleet) -> None:
         assert (stream.eof, stream.unused_data) == (True, b"")
 
 
+@pytest.mark.e2e
 def test_the_gzip_program_finds_no_fault(fleet: Fleet) -> None:
     for body in bodies(fleet):
         done = subprocess.run([require("gzip"), "-t"], input=body.gzip, capture_output=True, check=False)

@@ -59,6 +59,7 @@ def test_a_name_that_no_scrape_has_is_found(expr: str, problem: str) -> None:
     assert unknown_names('sum by (job) (voicelink_did_ready{phone_number="x"})', KNOWN) == []
 
 
+@pytest.mark.e2e
 def test_a_misspelt_metric_legend_or_column_of_a_panel_is_found(known: dict[str, frozenset[str]]) -> None:
     broken = fleet()
     panels = {panel["title"]: panel for panel in panels_of(broken)}

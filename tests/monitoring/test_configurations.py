@@ -47,6 +47,7 @@ def check(path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.e2e
 def test_the_prometheus_example_is_valid_and_shows_tls_and_a_password(tmp_path: Path) -> None:
     config = read_yaml(PROMETHEUS / "prometheus.yml")
     assert "2 rule files found" in check(complete(tmp_path, config))
@@ -59,10 +60,12 @@ def test_the_prometheus_example_is_valid_and_shows_tls_and_a_password(tmp_path: 
     ]
 
 
+@pytest.mark.e2e
 def test_the_configuration_of_the_stack_is_valid(tmp_path: Path) -> None:
     check(complete(tmp_path, read_yaml(PROMETHEUS / "stack.yml")))
 
 
+@pytest.mark.e2e
 def test_the_kubernetes_example_is_valid_but_for_the_discovery_that_not_every_prometheus_has(tmp_path: Path) -> None:
     config = read_yaml(PROMETHEUS / "prometheus-kubernetes.yml")
     (scrape,) = config["scrape_configs"]
@@ -75,6 +78,7 @@ def test_the_kubernetes_example_is_valid_but_for_the_discovery_that_not_every_pr
     assert "SUCCESS" in check(complete(tmp_path, config))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("receiver", "labels"), ROUTES.items())
 def test_alertmanager_routes_alerts_to_who_is_to_have_them(receiver: str, labels: dict[str, str]) -> None:
     words = [f"{name}={value}" for name, value in labels.items()]
@@ -83,6 +87,7 @@ def test_alertmanager_routes_alerts_to_who_is_to_have_them(receiver: str, labels
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.e2e
 def test_alertmanager_accepts_its_example_and_groups_by_account() -> None:
     done = subprocess.run(
         [require("amtool"), "check-config", ALERTMANAGER], capture_output=True, text=True, check=False

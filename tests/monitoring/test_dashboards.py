@@ -30,6 +30,7 @@ def test_it_follows_the_rules_of_dashboards(dashboard: dict[str, Any]) -> None:
     assert lint(dashboard, UIDS) == []
 
 
+@pytest.mark.e2e
 @each_dashboard
 def test_every_metric_label_legend_and_column_exists(
     dashboard: dict[str, Any], known: dict[str, frozenset[str]]

@@ -112,6 +112,7 @@ def series(case: Case) -> dict[str, str]:
     return found
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_these_alerts_fire(case: Case, tmp_path: Path) -> None:
     moments = sorted({*case.fires, *(at - STEP for at in case.fires), case.minutes})
@@ -177,6 +178,7 @@ def post(port: int, alerts: list[dict[str, str]]) -> None:
     connection.close()
 
 
+@pytest.mark.e2e
 def test_one_cause_is_at_most_one_page_and_three_messages(tmp_path: Path) -> None:
     config = read_yaml(ROOT / "config" / "alertmanager" / "alertmanager.yml")
     for route in (config["route"], *config["route"]["routes"]):

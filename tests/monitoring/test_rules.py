@@ -31,10 +31,12 @@ def command(*words: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.e2e
 def test_promtool_finds_nothing_to_complain_of() -> None:
     command("promtool", "check", "rules", "--lint=all", "--lint-fatal", *FILES)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_alerts_fire_when_they_should_and_say_what_they_should(path: Path) -> None:
     command("promtool", "test", "rules", path)
@@ -71,6 +73,7 @@ def test_links_lead_to_dashboards_that_exist_and_encode_what_they_carry() -> Non
             assert url.count("{{") == url.count("| urlquery }}"), url
 
 
+@pytest.mark.e2e
 def test_every_metric_and_label_of_the_rules_is_in_a_real_scrape(known: dict[str, frozenset[str]]) -> None:
     problems = [
         f"{rule.get('alert') or rule['record']}: {problem}"

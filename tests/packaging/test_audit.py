@@ -11,10 +11,14 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.markdown import ROOT, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.e2e
 
 LOCKED = len(re.findall(r"^[\w.-]+==", read("requirements/run.txt"), re.MULTILINE))
 

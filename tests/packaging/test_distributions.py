@@ -14,6 +14,8 @@ from exporter import __version__
 from tests.support.distributions import build
 from tests.support.markdown import ROOT
 
+pytestmark = pytest.mark.e2e
+
 Built = tuple[Path, Path]
 LONG_AGO = 1_000_000_000.0
 

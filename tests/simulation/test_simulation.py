@@ -15,6 +15,8 @@ from tests.support.processes import unmeasured
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.e2e
+
 WEEKS: Final = "0.2"  # about a minute of one core; the number of weeks bounds it, however slow the machine is
 DAY: Final = "0.03"  # weeks of each run
 

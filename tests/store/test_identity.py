@@ -379,6 +379,7 @@ class TestAttaching:
         with database.transaction() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == schema
 
+    @pytest.mark.e2e
     def test_names_a_url_without_its_password(self, postgres: Cluster) -> None:
         url = postgres.url(postgres.create())
         database = Database(url)

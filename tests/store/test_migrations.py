@@ -46,6 +46,7 @@ def tables(engine: Engine) -> set[str]:
     return set(inspect(engine).get_table_names())
 
 
+@pytest.mark.e2e
 def test_an_empty_database_gets_the_tables_that_the_program_uses(engine: Engine, plain: Engine) -> None:
     migrate(engine)
     assert tables(plain) == TABLES
@@ -65,6 +66,7 @@ def test_an_empty_database_gets_the_tables_that_the_program_uses(engine: Engine,
             assert found.get_pk_constraint(name)["constrained_columns"] == [key.name for key in table.primary_key]
 
 
+@pytest.mark.e2e
 def test_again_changes_nothing(engine: Engine, plain: Engine) -> None:
     statements: list[str] = []
     migrate(engine)
@@ -75,6 +77,7 @@ def test_again_changes_nothing(engine: Engine, plain: Engine) -> None:
     assert tables(plain) == TABLES
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("attempt", range(3))
 def test_threads_that_start_at_once_make_it_once(url: str, plain: Engine, attempt: int) -> None:
     barrier = Barrier(AT_ONCE, timeout=30)
@@ -95,6 +98,7 @@ def test_threads_that_start_at_once_make_it_once(url: str, plain: Engine, attemp
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
 
 
+@pytest.mark.e2e
 def test_processes_that_start_at_once_make_it_once(url: str, plain: Engine) -> None:
     program = (
         "import sys; from exporter.store.engine import connect, migrate; engine = connect(sys.argv[1]); "
@@ -122,6 +126,7 @@ def test_processes_that_start_at_once_make_it_once(url: str, plain: Engine) -> N
     assert tables(plain) == TABLES
 
 
+@pytest.mark.e2e
 def test_a_schema_of_a_newer_version_is_refused_and_left_alone(engine: Engine, plain: Engine) -> None:
     migrate(engine)
     with plain.begin() as connection:
@@ -136,6 +141,7 @@ def test_a_schema_of_a_newer_version_is_refused_and_left_alone(engine: Engine, p
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["9999"]
 
 
+@pytest.mark.e2e
 def test_a_migration_that_fails_half_way_leaves_nothing(engine: Engine, plain: Engine) -> None:
     with plain.begin() as connection:
         connection.execute(text("CREATE TABLE heal_dids (somebody_elses INTEGER)"))  # the fourth table to be made
@@ -148,6 +154,7 @@ def test_a_migration_that_fails_half_way_leaves_nothing(engine: Engine, plain: E
     assert tables(plain) == TABLES
 
 
+@pytest.mark.e2e
 def test_a_process_that_dies_half_way_leaves_nothing(url: str, plain: Engine) -> None:
     program = (
         "import os, sys; from sqlalchemy import event; from exporter.store.engine import connect, migrate; "
@@ -167,6 +174,7 @@ def test_the_newest_schema_is_known_without_alembic() -> None:
     assert script.get_current_head() == HEAD
 
 
+@pytest.mark.e2e
 def test_a_command_finds_the_schema_without_alembic(tmp_path: Path) -> None:
     program = (
         "import sys; from exporter.store.engine import Database; database = Database(sys.argv[1]); "

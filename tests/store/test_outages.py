@@ -236,6 +236,7 @@ def server() -> Iterator[Cluster]:
         yield server
 
 
+@pytest.mark.e2e
 def test_a_server_that_restarts_fails_and_is_used_again(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
     attempt = sent(store)
@@ -253,6 +254,7 @@ def test_a_server_that_restarts_fails_and_is_used_again(server: Cluster) -> None
     store.close()
 
 
+@pytest.mark.e2e
 def test_a_server_that_is_stopped_in_the_middle_of_a_transaction_keeps_nothing_of_it(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
 
@@ -268,6 +270,7 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_transaction_keeps_nothing_o
     store.close()
 
 
+@pytest.mark.e2e
 def test_a_database_that_was_dropped_fails_and_is_not_filled_anew(server: Cluster) -> None:
     name = server.create()
     store = open_store(server.url(name))
@@ -283,6 +286,7 @@ def test_a_database_that_was_dropped_fails_and_is_not_filled_anew(server: Cluste
     store.close()
 
 
+@pytest.mark.e2e
 def test_a_wrong_password_is_said_without_the_password(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
     wrong = server.url("postgres", password="wrong-canary-Xy1")
@@ -296,6 +300,7 @@ def test_a_wrong_password_is_said_without_the_password(server: Cluster) -> None:
     store.close()
 
 
+@pytest.mark.e2e
 def test_a_connection_whose_other_side_vanishes_is_noticed_without_a_word_from_it(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
     with transaction(store._database.engine) as connection:  # noqa: SLF001 - what it tells the driver
@@ -311,6 +316,7 @@ def test_a_connection_whose_other_side_vanishes_is_noticed_without_a_word_from_i
     store.close()
 
 
+@pytest.mark.e2e
 def test_a_statement_that_takes_too_long_is_given_up_on(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
     started = time.monotonic()
@@ -324,6 +330,7 @@ def test_a_statement_that_takes_too_long_is_given_up_on(server: Cluster) -> None
     store.close()
 
 
+@pytest.mark.e2e
 def test_a_server_that_hangs_is_used_again_when_it_goes_on(server: Cluster) -> None:
     store = open_store(server.url(server.create()))
     works(store)

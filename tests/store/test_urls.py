@@ -41,6 +41,7 @@ def test_an_address_that_cannot_be_used_is_refused(url: str, sentence: str) -> N
         error = error.__cause__
 
 
+@pytest.mark.e2e
 def test_without_the_driver_the_extra_is_named() -> None:
     program = (
         "import sys; sys.modules['psycopg'] = None\n"

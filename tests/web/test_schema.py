@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.web.conftest import Web
 
     Start = Callable[..., Web]
+
+pytestmark = pytest.mark.e2e
 
 CHECKED = ("--max-examples=25", "--generation-deterministic", "--workers=1")
 

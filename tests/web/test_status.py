@@ -342,6 +342,7 @@ async def test_a_page_waits_for_its_past_only_so_long() -> None:
         await recent.transitions(ONE)
 
 
+@pytest.mark.e2e
 def test_who_only_scrapes_does_not_pay_for_pages() -> None:
     code = "import exporter.app, sys; print(sorted({'fastapi', 'jinja2', 'sqlalchemy'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
