@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KEY = "rg_live_MadeUpKeyOfTheTests"
 EVERYTHING = {"accounts": [{"api_key_env": "VOCOBASE_API_KEY"}]}
+QUICK = {"requests_per_minute": 60_000}  # requests leave at once, not a second apart
 
 
 @dataclass(slots=True)
@@ -123,7 +124,8 @@ def _starting() -> Iterator[Callable[..., Web]]:
             server: dict[str, Any] | None = None,
             **options: Any,  # noqa: ANN401 - any of the simulator's
         ) -> Web:
-            checked = Config.model_validate(config or EVERYTHING)
+            given = config or EVERYTHING
+            checked = Config.model_validate({**given, "api": {**QUICK, **given.get("api", {})}})
             keys = {account.name: SecretStr(KEY) for account in checked.accounts}
             settings = Settings(checked, keys, SecretStr(hash_key) if hash_key else None)
             app = create_app(SimulatorOptions(**{"dids": 3, "rate_limit": 0, **options}))

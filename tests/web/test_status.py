@@ -266,7 +266,8 @@ def test_the_exporters_own_health_is_shown(start: Start) -> None:
     text = text_of(start(change=healthy).get("/").text)
     assert "Requests left (one) 7 of 60 a minute" in text
     assert "Shard 1 of 3" in text
-    assert re.search(r"Requests left \d+ of 60 a minute", text_of(start().get("/").text))
+    config = {"api": {"requests_per_minute": 60}, "accounts": [{"api_key_env": "KEY"}]}
+    assert re.search(r"Requests left \d+ of 60 a minute", text_of(start(config).get("/").text))
 
 
 @pytest.mark.parametrize("hash_key", [None, "a key that is long enough"])
