@@ -16,7 +16,7 @@ from exporter.parts import Exporter
 from exporter.simulator import SimulatorOptions, create_app, simulator_of
 from exporter.store.records import Status
 from tests.support.api import KEY
-from tests.support.bench import LONG
+from tests.support.bench import drive
 from tests.support.clock import ManualClock
 from tests.support.transport import over
 
@@ -71,12 +71,7 @@ class Fleet:
         return [number for number in self.simulator.numbers if truth[number].connection_id == target.connection_id]
 
     async def driven(self, work: asyncio.Task[Any]) -> None:
-        async with asyncio.timeout(LONG):
-            while not work.done():
-                await asyncio.wait({work}, timeout=0.1)
-                if not work.done():
-                    await self.clock.advance(0.05)
-        work.result()
+        await drive(work, self.clock)
 
     async def rounds(self, count: int) -> None:
         """Let minutes go by: a poll of every target in each."""

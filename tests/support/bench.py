@@ -45,6 +45,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def drive(work: asyncio.Future[Any], clock: ManualClock) -> None:
+    """Let time pass only where something waits for it, in steps that grow; not while a busy machine is slow."""
+    step = 0.05
+    async with asyncio.timeout(LONG):
+        while not work.done():
+            await asyncio.wait({work}, timeout=0.3)
+            if not work.done() and clock.awaited:
+                await clock.advance(step)
+                step = min(2 * step, 10.0)
+    work.result()
+
+
 class Held:
     """A method of the ledger that waits, in the store's thread, when it is done: until it may `go_on`."""
 
@@ -104,15 +116,7 @@ class Bench:
         return self.store.ledger.history(number)
 
     async def drive(self, work: asyncio.Future[Any]) -> None:
-        """Let time pass only where something waits for it, in steps that grow; not while a busy machine is slow."""
-        step = 0.05
-        async with asyncio.timeout(LONG):
-            while not work.done():
-                await asyncio.wait({work}, timeout=0.3)
-                if not work.done() and self.clock.awaited:
-                    await self.clock.advance(step)
-                    step = min(2 * step, 10.0)
-        work.result()
+        await drive(work, self.clock)
 
     async def rounds(self, count: int) -> None:
         """Let minutes go by: signs of life, and a poll of every target in each."""
