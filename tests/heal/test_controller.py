@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 from tests.support.api import CREDENTIAL
-from tests.support.bench import CALL_READY, LONG, Bench
+from tests.support.bench import CALL_READY, Bench
+from tests.support.driving import LONG
 
 
 async def test_a_broken_did_is_healed_and_nobody_else_is_touched(start: Callable[..., Any]) -> None:

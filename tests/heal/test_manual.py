@@ -11,7 +11,7 @@ import pytest
 from exporter.heal.manual import ON_PROBATION, Candidate, Manual, Report
 from exporter.model import HealState
 from exporter.store.records import DidRecord, Status
-from tests.support.bench import LONG
+from tests.support.driving import drive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -43,11 +43,7 @@ class Person:
 
     async def says_yes(self, *, force: bool) -> Report:
         work = asyncio.ensure_future(self.manual.send(self.candidate, self.poll, force=force))
-        async with asyncio.timeout(LONG):
-            while not work.done():
-                await asyncio.wait({work}, timeout=0.1)
-                if not work.done():
-                    await self.bench.clock.advance(0.5)
+        await drive(work, self.bench.clock)
         return work.result()
 
     def know(self, state: HealState, **more: Any) -> None:  # noqa: ANN401 - fields of the record

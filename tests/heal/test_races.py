@@ -12,8 +12,9 @@ import pytest
 from exporter.errors import StoreError
 from exporter.model import HealState, Outcome
 from exporter.store.records import Status
-from tests.support.bench import LONG, Bench, next_poll, until
+from tests.support.bench import Bench, next_poll, until
 from tests.support.clock import settle
+from tests.support.driving import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,9 @@ from exporter.model import Outcome
 from exporter.poller import Polling
 from exporter.store.records import Status
 from tests.support.api import KEY
-from tests.support.bench import LONG, QUICK, Bench, Held, until
+from tests.support.bench import QUICK, Bench, Held, until
 from tests.support.clock import settle
+from tests.support.driving import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -16,8 +16,8 @@ from exporter.parts import Exporter
 from exporter.simulator import SimulatorOptions, create_app, simulator_of
 from exporter.store.records import Status
 from tests.support.api import KEY
-from tests.support.bench import drive
 from tests.support.clock import ManualClock
+from tests.support.driving import drive
 from tests.support.transport import over
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.simulator import Simulator, simulator_of
 from tests.support.clock import settle
+from tests.support.driving import LONG, drive
 
 if TYPE_CHECKING:
     import io
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from exporter.vocobase import VocobaseClient
     from tests.support.clock import ManualClock
 
-LONG = 20.0  # seconds of real time after which a test has failed
 QUICK = {
     "mode": "enforce",
     "confirm_polls": 2,
@@ -43,18 +43,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(LONG):
         while not condition():  # noqa: ASYNC110 - the store has no event for it
             await asyncio.sleep(0.01)
-
-
-async def drive(work: asyncio.Future[Any], clock: ManualClock) -> None:
-    """Let time pass only where something waits for it, in steps that grow; not while a busy machine is slow."""
-    step = 0.05
-    async with asyncio.timeout(LONG):
-        while not work.done():
-            await asyncio.wait({work}, timeout=0.3)
-            if not work.done() and clock.awaited:
-                await clock.advance(step)
-                step = min(2 * step, 10.0)
-    work.result()
 
 
 class Held:

@@ -52,6 +52,12 @@ class ManualClock:
         """Whether anything waits for time to go on."""
         return any(not waker.done() for _, _, waker in self._sleepers)
 
+    async def go_on(self) -> None:
+        """Move on to when the next sleeper wakes, if any sleeps."""
+        due = min((when for when, _, waker in self._sleepers if not waker.done()), default=None)
+        if due is not None:
+            await self.advance(max(0.0, due - self._elapsed))
+
     async def advance(self, seconds: float) -> None:
         """Move on, waking sleepers in order and letting each run before the next."""
         end = self._elapsed + seconds

@@ -14,6 +14,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 import exporter.poller
 from tests.support.clock import ManualClock
+from tests.support.driving import idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,12 +83,3 @@ def use_virtual_time(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> Non
     monkeypatch.setattr(AsyncIOScheduler, "_start_timer", start_timer)
     monkeypatch.setattr(AsyncIOScheduler, "_stop_timer", stop_timer)
     monkeypatch.setattr(exporter.poller, "ThreadPoolExecutor", Inline)
-
-
-async def idle() -> None:
-    """Return when nothing can run any more until time goes on."""
-    ready: Any = asyncio.get_running_loop()._ready  # type: ignore[attr-defined] # noqa: SLF001 - no other way to know
-    quiet = 0
-    while quiet < 3:
-        await asyncio.sleep(0)
-        quiet = 0 if ready else quiet + 1
