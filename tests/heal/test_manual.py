@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +41,7 @@ class Person:
         return self.bench.state
 
     async def says_yes(self, *, force: bool) -> Report:
-        work = asyncio.ensure_future(self.manual.send(self.candidate, self.poll, force=force))
-        await drive(work, self.bench.clock)
-        return work.result()
+        return await drive(self.manual.send(self.candidate, self.poll, force=force), self.bench.clock)
 
     def know(self, state: HealState, **more: Any) -> None:  # noqa: ANN401 - fields of the record
         now = self.bench.clock.time()

@@ -22,7 +22,7 @@ from tests.support.transport import over
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
     from pathlib import Path
 
     from exporter.model import Target
@@ -70,7 +70,7 @@ class Fleet:
         truth = self.simulator.truth()
         return [number for number in self.simulator.numbers if truth[number].connection_id == target.connection_id]
 
-    async def driven(self, work: asyncio.Task[Any]) -> None:
+    async def driven(self, work: Awaitable[object]) -> None:
         await drive(work, self.clock)
 
     async def rounds(self, count: int) -> None:
@@ -80,8 +80,8 @@ class Fleet:
             await self.clock.advance(60.0)
             await exporter.controller.tick()
             await exporter.poller.tick()
-            await self.driven(asyncio.ensure_future(exporter.poller.refresh(self.targets)))
-            await self.driven(asyncio.ensure_future(exporter.controller.settle()))
+            await self.driven(exporter.poller.refresh(self.targets))
+            await self.driven(exporter.controller.settle())
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.exporter.telemetry.registry.get_sample_value(name, labels)
@@ -100,7 +100,7 @@ async def fleet(memory_path: Path, log: io.StringIO) -> AsyncIterator[Fleet]:
     )
     fleet.log = log
     running = asyncio.create_task(exporter.controller.run())
-    await fleet.driven(asyncio.ensure_future(exporter.poller.discover("main")))
+    await fleet.driven(exporter.poller.discover("main"))
     await exporter.poller.plan(dict.fromkeys(exporter.poller.fleet.targets, 60.0))
     yield fleet
     running.cancel()
@@ -128,15 +128,15 @@ async def goes(fleet: Fleet, how: str) -> None:
     one, two = fleet.targets
     if how == "inactive":
         fleet.simulator.set_connection(one.connection, status="INACTIVE")
-        await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.discover("main")))
+        await fleet.driven(fleet.exporter.poller.discover("main"))
     elif how == "not listed":
         fleet.simulator.set_did(fleet.numbers_of(one)[0], removed=True)
     elif how == "polls fail":
         fleet.simulator.add_fault(f"status:sync:status=500,connection={one.connection_id}")
     else:
         settings = fleet.configured(connections=[two.connection_id])
-        await fleet.driven(asyncio.ensure_future(fleet.exporter.reload(lambda: settings)))
-        await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.discover("main")))
+        await fleet.driven(fleet.exporter.reload(lambda: settings))
+        await fleet.driven(fleet.exporter.poller.discover("main"))
 
 
 @pytest.mark.parametrize("how", ["inactive", "polls fail", "not listed", "dropped by a reload"])
@@ -186,7 +186,7 @@ async def test_what_is_observed_again_is_ended_by_the_polls(fleet: Fleet) -> Non
 
     fleet.simulator.set_connection(one.connection, status="ACTIVE")
     fleet.simulator.set_did(number, issues=[])
-    await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.discover("main")))
+    await fleet.driven(fleet.exporter.poller.discover("main"))
     await fleet.exporter.poller.plan(dict.fromkeys(fleet.targets, 60.0))
     await fleet.rounds(4)
 
@@ -231,8 +231,8 @@ async def test_what_was_observed_while_the_store_was_away_is_no_reason_to_send_m
     for _ in range(4):  # the other connection's polls come first
         await fleet.clock.advance(20.0)
         await fleet.exporter.controller.tick()
-        await fleet.driven(asyncio.ensure_future(fleet.exporter.poller.poll(two)))
-        await fleet.driven(asyncio.ensure_future(fleet.exporter.controller.settle()))
+        await fleet.driven(fleet.exporter.poller.poll(two))
+        await fleet.driven(fleet.exporter.controller.settle())
 
     rows = fleet.exporter.archive._store.ledger.history(number)  # noqa: SLF001 - looked at
     assert [row.status for row in rows] == [Status.AMBIGUOUS]

@@ -21,35 +21,17 @@ from exporter.telemetry import Telemetry
 from exporter.vocobase import VocobaseClient
 from tests.support.budgets import Unpaced
 from tests.support.clock import ManualClock
+from tests.support.driving import drive
 from tests.support.transport import over
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from exporter.model import Target
     from exporter.poller import Sink
 
 KEY = "rg_live_canary0123456789"
-LONG = 20.0  # seconds of real time after which a test has failed
-
-
-class DrivenClock(ManualClock):
-    """Moves on by itself to the next sleeper, as long as something is waited for."""
-
-    def _next(self) -> float | None:
-        return min((when for when, _, waker in self._sleepers if not waker.done()), default=None)
-
-    async def drive(self, work: Awaitable[Any]) -> Any:  # noqa: ANN401 - whatever the work returns
-        task = asyncio.ensure_future(work)
-        async with asyncio.timeout(LONG):
-            while not task.done():
-                due = self._next()
-                if due is None:
-                    await asyncio.wait({task}, timeout=0.001)
-                else:
-                    await self.advance(due - self.monotonic())
-        return task.result()
 
 
 async def _forever(_: float) -> None:
@@ -61,7 +43,7 @@ class Parts:
     """What a test has in hand. The simulator is `simulators[account]`."""
 
     poller: Poller
-    clock: DrivenClock
+    clock: ManualClock
     exposition: Exposition
     telemetry: Telemetry
     simulators: dict[str, Simulator]
@@ -81,11 +63,11 @@ class Parts:
     async def poll(self, target: Target | None = None) -> None:
         """Poll one target, or all of them, to the end."""
         for each in [target] if target else self.targets:
-            await self.clock.drive(self.poller.poll(each))
+            await drive(self.poller.poll(each), self.clock)
 
     async def discover(self, account: str = "main") -> bool:
         """Look up the connections of an account; poll nothing."""
-        listed = bool(await self.clock.drive(self.poller.discover(account)))
+        listed = await drive(self.poller.discover(account), self.clock)
         await self.poller.plan(dict.fromkeys(self.targets, 60.0))
         return listed
 
@@ -137,7 +119,7 @@ async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
             shard: Shard = ALL,
             **options: Any,  # noqa: ANN401 - any option of the simulator
         ) -> Parts:
-            clock, telemetry = DrivenClock(), Telemetry()
+            clock, telemetry = ManualClock(), Telemetry()
             named = {
                 name: Account.model_validate({"name": name, "api_key_env": "KEY", **given})
                 for name, given in (accounts or {"main": account or {}}).items()

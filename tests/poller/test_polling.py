@@ -13,6 +13,7 @@ from exporter.model import HealState, Target
 from exporter.snapshots import Healing
 from tests.poller.conftest import KEY
 from tests.support.clock import settle
+from tests.support.driving import drive
 from tests.support.fleet import IDS
 from tests.support.sinks import CANARY, Broken, Slow
 
@@ -75,7 +76,7 @@ async def test_polls_of_one_target_at_once_are_one(start: Start) -> None:
     parts = start(latency=1.0)
     await parts.discover()
     (target,) = parts.targets
-    await parts.clock.drive(asyncio.gather(*(parts.poller.poll(target) for _ in range(5))))
+    await drive(asyncio.gather(*(parts.poller.poll(target) for _ in range(5))), parts.clock)
     assert len(parts.simulator.requests("sync")) == 1
     await parts.poll()
     assert len(parts.simulator.requests("sync")) == 2
@@ -89,7 +90,7 @@ async def test_who_stops_waiting_for_a_poll_does_not_stop_it(start: Start) -> No
     patient = asyncio.create_task(parts.poller.poll(parts.targets[0]))
     await settle()
     impatient.cancel()
-    await parts.clock.drive(patient)
+    await drive(patient, parts.clock)
     assert impatient.cancelled()
     assert parts.value("voicelink_up") == 1
     assert len(parts.simulator.requests("sync")) == 1
@@ -99,7 +100,7 @@ async def test_different_targets_are_polled_at_once(start: Start) -> None:
     parts = start(connections=2, latency=1.0)
     await parts.discover()
     before = parts.clock.monotonic()
-    await parts.clock.drive(asyncio.gather(*map(parts.poller.poll, parts.targets)))
+    await drive(asyncio.gather(*map(parts.poller.poll, parts.targets)), parts.clock)
     assert parts.clock.monotonic() - before == pytest.approx(1.0)
     assert [state.up for state in parts.poller.fleet.targets.values()] == [True, True]
 
@@ -127,7 +128,7 @@ async def test_an_answer_that_a_suspended_machine_slept_on_is_as_old_as_its_requ
     poll = asyncio.ensure_future(parts.poller.poll(target))
     await settle()
     parts.clock.set_by(290.0)
-    await parts.clock.drive(poll)
+    await drive(poll, parts.clock)
     assert parts.value("voicelink_poll_last_success_timestamp_seconds") == asked
     snapshot = parts.poller.fleet.targets[target].snapshot
     assert snapshot is not None
@@ -139,7 +140,7 @@ async def test_an_answer_that_waited_to_be_read_is_as_old_as_its_request(start: 
     await parts.discover()
     (target,) = parts.targets
     asked = parts.clock.time(), parts.clock.monotonic()
-    await parts.clock.drive(asyncio.ensure_future(parts.poller.poll(target)))
+    await drive(asyncio.ensure_future(parts.poller.poll(target)), parts.clock)
     snapshot = parts.poller.fleet.targets[target].snapshot
     assert snapshot is not None
     assert (snapshot.at, snapshot.asked) == asked
@@ -153,7 +154,7 @@ async def test_an_answer_after_which_the_clock_was_set_back_is_not_of_a_time_to_
     poll = asyncio.ensure_future(parts.poller.poll(target))
     await settle()
     parts.clock.set_by(-290.0)
-    await parts.clock.drive(poll)
+    await drive(poll, parts.clock)
     assert parts.value("voicelink_poll_last_success_timestamp_seconds") == parts.clock.time() - 1.0
 
 
@@ -377,7 +378,7 @@ async def test_a_refresh_polls_what_was_not_polled_within_its_interval(start: St
 
     async def refreshed(after: float) -> int:
         await parts.clock.advance(after)
-        await parts.clock.drive(parts.poller.refresh(parts.targets))
+        await drive(parts.poller.refresh(parts.targets), parts.clock)
         return len(parts.simulator.requests("sync"))
 
     assert await refreshed(0) == 2
@@ -394,7 +395,7 @@ async def test_a_refresh_that_fails_is_not_tried_again_within_the_interval(start
     await parts.discover()
     parts.simulator.add_fault(fault)
     for _ in range(5):
-        await parts.clock.drive(parts.poller.refresh(parts.targets))
+        await drive(parts.poller.refresh(parts.targets), parts.clock)
         await parts.clock.advance(10)
     assert len(parts.simulator.requests("sync")) == 1
 
@@ -405,7 +406,7 @@ async def test_a_refresh_waits_for_a_poll_that_runs(start: Start) -> None:
     parts.simulator.add_fault("latency:sync:seconds=1")
     polling = asyncio.create_task(parts.poller.poll(parts.targets[0]))
     await settle()
-    await parts.clock.drive(parts.poller.refresh(parts.targets))
+    await drive(parts.poller.refresh(parts.targets), parts.clock)
     assert parts.value("voicelink_up") == 1
     assert len(parts.simulator.requests("sync")) == 1
     await polling
@@ -426,7 +427,7 @@ async def test_a_target_that_leaves_while_it_is_polled_is_gone(start: Start, fau
     await settle()
     await parts.poller.discover("main")
     assert not polling.done()
-    await parts.clock.drive(polling)
+    await drive(polling, parts.clock)
     (stays,) = parts.targets
     (gone,) = set(before) - {stays}
     assert gone.connection not in parts.text

@@ -15,6 +15,7 @@ from exporter.poller import Polling
 from exporter.snapshots import Healing
 from exporter.vocobase import VocobaseClient
 from tests.support.clock import settle
+from tests.support.driving import drive
 from tests.support.transport import over
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ async def test_a_poll_that_begins_while_the_change_waits_is_abandoned_too(start:
         parts.simulator.add_fault("latency:sync:seconds=5,count=1")
         polling = asyncio.create_task(parts.poller.poll(parts.targets[0]))
         await settle()
-    await parts.clock.drive(changing)
-    await parts.clock.drive(polling)
+    await drive(changing, parts.clock)
+    await drive(polling, parts.clock)
     assert parts.poller.fleet.targets[parts.targets[0]].polls == 1
     await other.aclose()
 
@@ -194,7 +195,7 @@ async def test_a_poll_with_the_same_client_is_seen_by_the_new_configuration(star
     polling = asyncio.create_task(parts.poller.poll(parts.targets[0]))
     await settle()
     await reconfigure(parts, {"exclude": [parts.simulator.numbers[0]]})
-    await parts.clock.drive(polling)
+    await drive(polling, parts.clock)
     assert numbers(parts) == parts.simulator.numbers[1:]
 
 
@@ -207,7 +208,7 @@ async def test_a_poll_of_an_account_that_is_gone_ends_in_nothing(start: Start) -
     polling = asyncio.create_task(parts.poller.poll(target))
     await settle()
     await reconfigure(parts)
-    await parts.clock.drive(polling)
+    await drive(polling, parts.clock)
     assert target not in parts.poller.fleet.targets
     assert parts.said("poll failed", "poll failed by a fault of the exporter") == []
 
@@ -223,7 +224,7 @@ async def test_a_look_up_with_a_client_that_was_replaced_finds_nothing(start: St
         await reconfigure(parts)
     else:
         await reconfigure(parts, {}, {"name": "second"}, clients={"main": parts.clients["main"], "second": other})
-    assert await parts.clock.drive(looking) is False
+    assert await drive(looking, parts.clock) is False
     assert parts.targets == []
     await other.aclose()
 

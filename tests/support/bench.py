@@ -14,7 +14,7 @@ from tests.support.driving import LONG, drive
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from exporter.heal.controller import Controller
@@ -103,7 +103,7 @@ class Bench:
     def attempts(self, number: str | None = None) -> list[Attempt]:
         return self.store.ledger.history(number)
 
-    async def drive(self, work: asyncio.Future[Any]) -> None:
+    async def drive(self, work: Awaitable[object]) -> None:
         await drive(work, self.clock)
 
     async def rounds(self, count: int) -> None:
@@ -116,8 +116,8 @@ class Bench:
     async def drive_poll(self) -> None:
         """Poll, and let healing do what follows."""
         for target in sorted(self.poller.fleet.targets):
-            await self.drive(asyncio.ensure_future(self.poller.poll(target)))
-        await self.drive(asyncio.ensure_future(self.controller.settle()))
+            await self.drive(self.poller.poll(target))
+        await self.drive(self.controller.settle())
 
     async def start_poll(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Poll a minute later, and do not wait for what healing does then.

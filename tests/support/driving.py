@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from tests.support.clock import ManualClock
 
+T = TypeVar("T")
 LONG: Final = 60.0  # seconds that anything may take on a machine that is busy
 SOON: Final = 0.5  # seconds: a timer of the machine's clock that is due by then is waited for
 HELD: Final = 0.3  # seconds for which a call in a thread is waited for: tests hold some of them
@@ -18,9 +19,9 @@ HELD: Final = 0.3  # seconds for which a call in a thread is waited for: tests h
 _calls: WeakKeyDictionary[asyncio.AbstractEventLoop, set[asyncio.Future[Any]]] = WeakKeyDictionary()
 
 
-async def drive(work: asyncio.Future[Any], clock: ManualClock) -> None:
-    """Let time pass, to when the next sleeper wakes, as long as the work isn't done and nothing else goes on."""
-    calls = _calls_in_threads()
+async def drive(what: Awaitable[T], clock: ManualClock) -> T:
+    """Let time pass, to when the next sleeper wakes, as long as something isn't done and nothing else goes on."""
+    work, calls = asyncio.ensure_future(what), _calls_in_threads()
     async with asyncio.timeout(LONG):
         while not work.done():
             await idle()
@@ -37,7 +38,7 @@ async def drive(work: asyncio.Future[Any], clock: ManualClock) -> None:
                 await clock.go_on()
             else:
                 await asyncio.wait({work}, timeout=0.01)
-    work.result()
+    return work.result()
 
 
 async def idle() -> None:

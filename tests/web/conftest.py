@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY = "rg_live_MadeUpKeyOfTheTests"
-EVERYTHING = {"accounts": [{"api_key_env": "VOCOBASE_API_KEY"}]}
+EVERYTHING: dict[str, Any] = {"accounts": [{"api_key_env": "VOCOBASE_API_KEY"}]}
 QUICK = {"requests_per_minute": 60_000}  # requests leave at once, not a second apart
 
 
