@@ -3,6 +3,7 @@
 # make stack   the demo with Prometheus, the rules and Alertmanager on loopback, until Ctrl-C
 # make prove   simulates weeks of bad weather in virtual time, and judges the promises of healing at the vendor
 # make test    runs the tests, after installing the system programs they need where that is possible
+# make test-fast runs those of them that start no process
 # make lint    formatting, lint, types, layers, generated files, the Dockerfile, the workflows
 # make mutants breaks healing on purpose, one small change at a time, and shows what no test notices
 # make bench   measures speed and size beside what a user would write instead
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes: each would compile the product anew
-.PHONY: demo run stack test lint prove mutants bench docs generate lock dist sbom audit package-check image-check system \
+.PHONY: demo run stack test test-fast lint prove mutants bench docs generate lock dist sbom audit package-check image-check system \
 	clean
 
 demo: $(VENV)/run.stamp
@@ -33,6 +34,9 @@ stack: $(VENV)/run.stamp system
 # Tests that start processes wait for them half of their time: one worker more than there are cores fills that.
 test: $(VENV)/dev.stamp system
 	$(BIN)/python -m pytest --numprocesses=$$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)') --cov --cov-report=term $(ARGS)
+
+test-fast: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -p tests.fast --numprocesses=auto $(ARGS)
 
 prove: $(VENV)/dev.stamp system
 	$(BIN)/python -m tests.simulation $(ARGS)

@@ -345,10 +345,12 @@ class Events:
             self._run.tell(StoreLost(self._run.world.now, away=True))
             self._run.place.hide()
             self._run.watch.away()
+            self._run.store_is_away = True
 
             def show_lost() -> None:
                 self._run.place.show()
                 self._run.watch.back()
+                self._run.store_is_away = False
                 self._run.tell(StoreBack(self._run.world.now))
 
             self._run.until(seconds, show_lost)

@@ -109,6 +109,7 @@ class Run:
         self._outlasting: set[int] = set()
         self._numbers = 0
         self.refused = False
+        self.store_is_away = False
         self.calm = False
         self.active_since: dict[str, float] = {}
         self._lag = random.Random(f"{scenario.seed}/lag")  # noqa: S311 - the same each time
@@ -201,6 +202,9 @@ class Run:
     def start(self, replica: Replica) -> None:
         """Start a replica's daemon, unless it runs."""
         if replica.process or not replica.wanted:
+            return
+        if self.store_is_away:  # a start without its volume makes a new store: that is no promise's business
+            self.world.later(10.0, lambda: self.start(replica))
             return
         process = replica.process = self.process(replica.slot, replica.machine)
         daemon = replica.daemon = wiring.Daemon(self.world, process, self.vendor, replica.setup, self.place.url)
