@@ -72,6 +72,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run what is asynchronous on asyncio, as the product does."""
+    return "asyncio"
+
+
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Return what is logged as JSON; leave the logging of the process as it was."""

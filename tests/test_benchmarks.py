@@ -30,11 +30,6 @@ pytestmark = pytest.mark.e2e
 DIDS = 30
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def api() -> Iterator[Running]:
     with simulator(DIDS, 1) as running:

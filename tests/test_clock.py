@@ -13,11 +13,6 @@ from exporter.clock import SET, Lease, SystemClock
 from tests.support.clock import ManualClock
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_it_tells_the_time() -> None:
     clock = SystemClock()
     assert time.time() - clock.time() < 5

@@ -50,11 +50,6 @@ class Written:
         return [READ[self.form](line) for line in text.split("\n")[:-1]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Leave the logging of the process as it was."""

@@ -29,11 +29,6 @@ ONE, TWO = "rg_live_One", "rg_live_Two"
 FAR = float("inf")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def settings_of(keys: dict[str, str], **sections: Any) -> Settings:  # noqa: ANN401 - the configuration's
     """Return a configuration of accounts with these keys."""
     accounts = [{"name": name, "api_key_env": "KEY"} for name in keys]

@@ -54,11 +54,6 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 INTERVALS = st.floats(0.1, 3600)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def fire_times(interval: float, jitter: float, first: float, count: int = 30) -> list[float]:
     """Return when a trigger fires, in seconds after it was first asked."""
     trigger = SpreadTrigger(interval, jitter, first, random.Random(1))  # noqa: S311 - a test

@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def memory_path() -> Iterator[Path]:
     """Return a folder that is gone afterwards, in memory where the machine has such."""
     shared = Path("/dev/shm")  # noqa: S108 - the kernel's, and what is made in it is private

@@ -118,11 +118,6 @@ class Bench:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def bench(memory_path: Path) -> AsyncIterator[Callable[..., Bench]]:
     made: list[Bench] = []
 

@@ -88,11 +88,6 @@ class Fleet:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def fleet(memory_path: Path, log: io.StringIO) -> AsyncIterator[Fleet]:
     fleet = Fleet(memory_path / "ledger.db")
     fleet.exporter = exporter = Exporter(

@@ -8,11 +8,6 @@ from tests.support.monitoring import RULES, known_from, rules_in
 from tests.support.processes import serving, until
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, frozenset[str]]:
     """Return the metrics and labels that the demo shows within a while, and those that the rules record."""

@@ -94,11 +94,6 @@ class Parts:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def start(log: io.StringIO) -> AsyncIterator[Callable[..., Parts]]:
     """Return what makes a poller: options of the simulator, the account's configuration, of the API and of the poller.
 

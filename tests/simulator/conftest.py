@@ -20,11 +20,6 @@ HEADERS = {"Authorization": "Bearer rg_live_test"}
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def now() -> list[float]:
     """Return the time, to be changed in place."""
     return [1_800_000_000.0]

@@ -22,11 +22,6 @@ NUMBER = "+918011223344"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     store = Store(Config.model_validate({"store": {"url": f"sqlite:///{tmp_path}/store.db"}}), "the test")
     yield store

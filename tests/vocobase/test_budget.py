@@ -23,11 +23,6 @@ ROOM = "the budget of 1 requests a minute has no room"
 RATES = [1, 2, 3, 4, 5, 6, 10, 12, 20, 60]  # whose gap is a whole number of seconds, so that sums are exact
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # Whatever happens
 
 

@@ -30,11 +30,6 @@ CONNECTIONS = "telephony/connections"
 Result = TypeVar("Result")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextlib.asynccontextmanager
 async def reserved(
     clock: ManualClock, client: VocobaseClient, body: Mapping[str, Any], *, patience: float = 60.0, step: float = 0.001

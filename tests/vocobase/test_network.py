@@ -43,11 +43,6 @@ if TYPE_CHECKING:
 SYNC = "voicelink/sync"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def failure(
     base_url: str, *, tls: ssl.SSLContext | None = None, tries: int = 1, patience: float = 20, size: int = 1 << 20
 ) -> tuple[ApiError, list[str]]:

@@ -28,11 +28,6 @@ Header = tuple[str, str]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def rules() -> Iterator[Rules]:
     """Return rules with one user."""
     checker = PasswordChecker()

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from exporter.web.limit import TokenBucket
 from tests.support.clock import ManualClock
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def test_a_burst_passes_and_then_one_each_interval() -> None:

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 SECRET = "correct horse"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Counting(PasswordChecker):
     """Writes down what is worked on."""
 

@@ -37,11 +37,6 @@ TLS = f"tls_server_config: {{{PAIR}}}\n"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[..., Security]]:
     """Return what writes a web configuration beside a certificate and opens it."""
     issue(tmp_path, "server")

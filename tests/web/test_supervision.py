@@ -40,11 +40,6 @@ PATIENCE = 15.0  # seconds
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def log() -> Iterator[list[EventDict]]:
     """Return what is logged; what `serve` froze is given back."""
     with capture_logs() as logs:
