@@ -18,8 +18,9 @@ from exporter.shards import Shard
 from exporter.simulator import Simulator, SimulatorOptions, create_app, simulator_of
 from exporter.telemetry import Telemetry
 from exporter.vocobase.budget import Priority
-from tests.support.api import LONG, served_simulator
+from tests.support.api import served_simulator
 from tests.support.clock import ManualClock, settle
+from tests.support.patience import PATIENCE
 from tests.support.transport import over
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def test_a_client_that_nobody_needs_is_closed_when_its_request_is_over() -
         client = clients.of_account["a"]
         simulator.add_fault("latency:sync:seconds=0.3,count=1")
         asking = asyncio.create_task(client.sync(simulator.connection_ids[0], deadline=FAR))
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             while not simulator.requests("sync"):  # noqa: ASYNC110 - the simulator has no event to wait for
                 await asyncio.sleep(0.005)
         clients.use(two, clients.prepare(two))

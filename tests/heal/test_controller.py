@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 from tests.support.api import CREDENTIAL
 from tests.support.bench import CALL_READY, Bench
-from tests.support.driving import LONG
+from tests.support.patience import PATIENCE
 
 
 async def test_a_broken_did_is_healed_and_nobody_else_is_touched(start: Callable[..., Any]) -> None:
@@ -280,7 +280,7 @@ async def test_polls_that_waited_while_a_ledger_came_back_do_not_count_towards_t
     assert bench.healing.blocked == {Guard.STORE}
     bench.file.with_suffix(".moved").rename(bench.file)
     released = threading.Event()
-    bench.controller._worker.executor.submit(released.wait, LONG)  # noqa: SLF001 - the store takes long to open
+    bench.controller._worker.executor.submit(released.wait, PATIENCE)  # noqa: SLF001 - the store takes long to open
     for _ in range(3):
         await bench.drive(asyncio.ensure_future(bench.poller.poll(bench.target)))
         await bench.clock.advance(1.0)
@@ -323,7 +323,7 @@ async def test_a_request_that_is_under_way_at_the_end_is_ambiguous(start: Callab
     bench.simulator.add_fault("hang:call_ready:seconds=3000")
     await bench.clock.advance(60)
     await bench.drive(asyncio.ensure_future(bench.poller.poll(bench.target)))
-    async with asyncio.timeout(LONG):
+    async with asyncio.timeout(PATIENCE):
         while not bench.sent:  # noqa: ASYNC110 - the simulator has no event to wait for
             await asyncio.sleep(0.005)
 
@@ -416,7 +416,7 @@ async def test_after_a_store_that_hung_what_is_true_now_is_judged_and_every_chan
     number = bench.simulator.numbers[0]
     await bench.rounds(2)
     released = threading.Event()
-    bench.controller._worker.executor.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
+    bench.controller._worker.executor.submit(released.wait, PATIENCE)  # noqa: SLF001 - as a database that hangs
     for issues in (["NO_BOT"], [], ["NO_BOT"], [], []):
         bench.simulator.set_did(number, issues=issues)
         await bench.clock.advance(60.0)

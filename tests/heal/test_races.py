@@ -14,7 +14,7 @@ from exporter.model import HealState, Outcome
 from exporter.store.records import Status
 from tests.support.bench import Bench, next_poll, until
 from tests.support.clock import settle
-from tests.support.driving import LONG
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ async def test_a_poll_that_waits_to_be_judged_has_the_last_word(start: Callable[
     bench: Bench = await start()
     newest = await decided_and_waiting(bench)
     released = threading.Event()
-    bench.controller._worker.executor.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
+    bench.controller._worker.executor.submit(released.wait, PATIENCE)  # noqa: SLF001 - as a database that hangs
     elsewhere = replace(bench.state, target=replace(bench.target, connection_id=ELSEWHERE))
     bench.controller.polled(elsewhere, elsewhere)
     bench.controller.polled(bench.state, newest)
@@ -142,7 +142,7 @@ async def test_what_is_claimed_when_it_stops_is_not_sent_and_says_so(
     def claim_and_wait(*asked: Any) -> object:  # noqa: ANN401 - as the ledger is asked
         answer = claim(*asked)
         claimed.set()
-        go_on.wait(LONG)
+        go_on.wait(PATIENCE)
         return answer
 
     monkeypatch.setattr(bench.store.ledger, "claim", claim_and_wait)

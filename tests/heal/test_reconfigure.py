@@ -17,7 +17,7 @@ from exporter.store.records import Status
 from tests.support.api import KEY
 from tests.support.bench import QUICK, Bench, Held, until
 from tests.support.clock import settle
-from tests.support.driving import LONG
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -207,7 +207,7 @@ async def test_a_poll_that_waits_is_not_judged_by_a_configuration_that_it_was_no
     bench: Bench = await start(hasty)
     await bench.rounds(1)
     released = threading.Event()
-    bench.controller._worker.executor.submit(released.wait, LONG)  # noqa: SLF001 - as a database that hangs
+    bench.controller._worker.executor.submit(released.wait, PATIENCE)  # noqa: SLF001 - as a database that hangs
     for poll in range(2):  # one is being judged, one waits
         if poll == breaks_at:
             bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])

@@ -32,6 +32,7 @@ from tests.support.api import KEY, Requests
 from tests.support.certificates import authority
 from tests.support.clock import ManualClock
 from tests.support.front import READY, Front, Seen, fronting, http
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 NUMBER = "+918011223344"
 TARGET = Target("main")
 SEND = Send(NUMBER, ("NO_BOT",), {"did_id": 812}, None)
-PATIENCE = 30.0  # seconds of real time after which a test has failed
 FAST = 1_000_000  # requests a minute
 
 

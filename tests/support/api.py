@@ -20,6 +20,7 @@ from exporter.simulator import Simulator, SimulatorOptions, create_app, simulato
 from exporter.vocobase import RequestBudget, VocobaseClient
 from tests.support.budgets import rested
 from tests.support.clock import ManualClock
+from tests.support.patience import PATIENCE
 from tests.support.transport import over
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 KEY = "rg_live_Canary1234567890"
 CREDENTIAL = credential(KEY)
-LONG = 60.0  # seconds; no test waits so long
 
 
 @dataclass
@@ -114,7 +114,7 @@ async def served(app: App, **options: Any) -> AsyncIterator[str]:  # noqa: ANN40
         server = uvicorn.Server(config)
         task = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - `serve` would take over our signals
         try:
-            async with asyncio.timeout(LONG):
+            async with asyncio.timeout(PATIENCE):
                 while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                     await asyncio.sleep(0.001)
             yield f"http{'s' if config.is_ssl else ''}://127.0.0.1:{listener.getsockname()[1]}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.simulator import Simulator, simulator_of
 from tests.support.clock import settle
-from tests.support.driving import LONG, drive
+from tests.support.driving import drive
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     import io
@@ -40,7 +41,7 @@ CALL_READY = "call_ready"
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens in the store's thread."""
-    async with asyncio.timeout(LONG):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - the store has no event for it
             await asyncio.sleep(0.01)
 
@@ -55,7 +56,7 @@ class Held:
     def __call__(self, *asked: Any) -> Any:  # noqa: ANN401 - the ledger's
         answer = self._method(*asked)
         self._done.set()
-        self.go_on.wait(LONG)
+        self.go_on.wait(PATIENCE)
         return answer
 
     async def reached(self) -> None:

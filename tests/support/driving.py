@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from tests.support.patience import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.support.clock import ManualClock
 
 T = TypeVar("T")
-LONG: Final = 60.0  # seconds that anything may take on a machine that is busy
 SOON: Final = 0.5  # seconds: a timer of the machine's clock that is due by then is waited for
 HELD: Final = 0.3  # seconds for which a call in a thread is waited for: tests hold some of them
 
@@ -22,7 +23,7 @@ _calls: WeakKeyDictionary[asyncio.AbstractEventLoop, set[asyncio.Future[Any]]] =
 async def drive(what: Awaitable[T], clock: ManualClock) -> T:
     """Let time pass, to when the next sleeper wakes, as long as something isn't done and nothing else goes on."""
     work, calls = asyncio.ensure_future(what), _calls_in_threads()
-    async with asyncio.timeout(LONG):
+    async with asyncio.timeout(PATIENCE):
         while not work.done():
             await idle()
             if work.done():

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-PATIENCE = 10.0  # seconds that a test waits for an answer that ought to come at once
 
 
 @dataclass(frozen=True, slots=True)

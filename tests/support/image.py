@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from tests.support.markdown import ROOT
-from tests.support.processes import PATIENCE, Running, environment, until
+from tests.support.patience import PATIENCE
+from tests.support.processes import Running, environment, until
 from tests.support.programs import require
 
 if TYPE_CHECKING:

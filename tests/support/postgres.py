@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from tests.support.patience import PATIENCE
 from tests.support.programs import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PASSWORD: Final = "pg-canary-Zq7"
-PATIENCE: Final = 30.0  # seconds
 _INSTALLED: Final = Path("/usr/lib/postgresql")  # where Debian keeps each version's programs, off PATH
 _SETTINGS: Final = {
     "unix_socket_directories": "",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.support.http import ask, connect, read_reply
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY = "rg_live_MadeUpKeyOfTheTests"
-PATIENCE = 60.0  # seconds; generous, as the machine may be busy
 PRODUCT = (sys.executable, "-m", "exporter")
 _FORBIDDEN = re.compile(r"Traceback \(most recent call last\)|Exception ignored|rg_live_\w+")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from tests.support.patience import PATIENCE
+
 if TYPE_CHECKING:
     from exporter.model import Target
     from exporter.poller import Sink
     from exporter.snapshots import Fleet
 
 CANARY = "sink-canary"
-PATIENCE = 20.0  # seconds
 
 
 class Silent:

@@ -26,6 +26,7 @@ from exporter.simulator import SimulatorOptions, create_app, simulator_of
 from exporter.store import Store
 from exporter.web.listening import open_sockets
 from exporter.web.server import Server
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from exporter.running import Listening
 
 KEY = "rg_live_MadeUpKeyOfTheTests"
-PATIENCE = 15.0  # seconds
 
 
 @pytest.fixture
