@@ -73,5 +73,6 @@ def fingerprint(key: str, config: Config) -> str:
 
     An account's own section is left out: two accounts with one key, or one that is renamed, are the same to the API.
     """
-    text = f"{key}\n{config.heal.model_dump_json()}\n{config.api.model_dump_json()}"
+    heal = config.heal.model_copy(update={"issues": tuple(sorted(config.heal.issues))})  # their order means nothing
+    text = f"{key}\n{heal.model_dump_json()}\n{config.api.model_dump_json()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

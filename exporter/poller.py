@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from exporter.errors import ApiError, Reason
+from exporter.errors import ApiError, RateLimitedError, Reason
 from exporter.logs import FailureLog
 from exporter.model import READY, Anomaly, Connection, HealState, Target
 from exporter.shards import ALL, Shard
@@ -60,6 +60,9 @@ class Listener(Protocol):
 
     async def prepare(self, account: str) -> None:
         """Take in what holds an account's requests back, before one is made."""
+
+    async def rate_limited(self, account: str) -> None:
+        """Take in that the API has just asked for a pause of an account's key."""
 
     async def recall(self, target: Target) -> Mapping[str, tuple[str, float, int]]:
         """Return what was known of a target's DIDs, by number: state, since when, how many changes."""
@@ -284,6 +287,7 @@ class Poller:
             listed = parse_connections(body)
         except ApiError as error:
             self._failures.failed(what, error.reason, str(error), account=account)
+            await self._note_rate_limit(account, error)
             return None
         self._failures.worked(what, account=account)
         return listed
@@ -328,6 +332,7 @@ class Poller:
                 )
         except ApiError as error:
             await self._note_failure(target, error.reason, str(error), started)
+            await self._note_rate_limit(target.account, error)
         except Exception as error:  # a bug of ours must not stop the polls
             log.exception("poll failed by a fault of the exporter", **_fields(target))
             await self._note_failure(target, Reason.OTHER, type(error).__name__, started)
@@ -360,6 +365,10 @@ class Poller:
         before = self.fleet
         self.fleet = await asyncio.get_running_loop().run_in_executor(self._worker, work)
         return before, self.fleet
+
+    async def _note_rate_limit(self, account: str, error: ApiError) -> None:
+        if isinstance(error, RateLimitedError) and self.listener:
+            await self.listener.rate_limited(account)
 
     async def _note_failure(self, target: Target, reason: Reason, message: str, started: float) -> None:
         duration = self._clock.monotonic() - started

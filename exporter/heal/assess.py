@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.heal.decide import Decision, Send, Track, advance, asked_after, classify, decide, judged_by
+from exporter.heal.decide import Decision, Send, Track, advance, asked_after, classify, decide, doubt, judged_by
 from exporter.model import HealState, Target
 from exporter.store.records import Counts, DidRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from exporter.config.schema import Heal
-    from exporter.model import Snapshot
+    from exporter.model import Did, Snapshot
     from exporter.snapshots import Watch
     from exporter.store.records import Attempt
 
@@ -69,6 +69,7 @@ def assess(
     records: Mapping[str, DidRecord],
     counts: Mapping[str, Counts],
     *,
+    broken: Sequence[tuple[Target, Did]] = (),
     config: Heal,
     asked_at: float,
     passed: float,
@@ -76,8 +77,8 @@ def assess(
 ) -> Assessment:
     """Decide about every DID of a target that is not simply fine.
 
-    `records` and `counts` are those of all accounts; `passed` is as in `decide.advance`. A poll says nothing about a
-    DID whose record changed after its request left, which was at the Unix time `asked_at`.
+    `records` and `counts` are those of all accounts; `broken` is as in `decide.doubt`, `passed` as in `decide.advance`.
+    A poll says nothing about a DID whose record changed after its request left, which was at the Unix time `asked_at`.
     """
     decisions: list[Decision] = []
     kept: dict[str, Followed] = {}
@@ -91,12 +92,17 @@ def assess(
         track = known.track if known.version == record.version else Track(broken_since=known.track.broken_since)
         did = snapshot.dids.get(number)
         configured = watch.find(did.entry) if did else None
-        seen = classify(did, configured, judged_by(record, count.open, config))
+        healed = judged_by(record, count.open, config)
+        seen = shown = classify(did, configured, healed)
+        if did is not None:
+            seen = doubt(did, shown, record, count.open, broken, target=snapshot.target, healed=healed)
         attempt = count.open if count.open and asked_after(count.open, asked_at) else None
         track = advance(track, seen, snapshot.at, passed, attempt)
         decision = decide(
             did, seen, track, record, count, target=snapshot.target, configured=configured, config=config, now=now
         )
+        if seen is not shown:
+            decision = replace(decision, why=f"{decision.why}; {seen.why_not}")
         decisions.append(decision)
         if track != _NEW or decision.state is not HealState.IDLE:
             kept[number] = Followed(track, record.version)

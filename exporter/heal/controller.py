@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from exporter.accounts import AccountRuntime
     from exporter.clock import Clock
     from exporter.config import Config
-    from exporter.model import Snapshot
+    from exporter.model import Did, Snapshot
     from exporter.store import Store
     from exporter.store.history import Known
     from exporter.store.ledger import Next
@@ -120,6 +120,7 @@ class Controller:
         self._newest: dict[Target, int] = {}  # by target, which poll was taken in last
         self._opened_at = 0.0  # when the store was opened last, monotonic: a poll of before does not count for it
         self._last: dict[Target, Snapshot] = {}  # by target, what its last complete poll said
+        self._broken: dict[Target, tuple[Did, ...]] = {}  # by target, those with issues of its last complete poll
         self._judged: dict[Target, int] = {}  # by target, which poll was judged last, or could not be
         self._progress = asyncio.Condition()
         self._worker = StoreWorker(store, clock, observer)
@@ -171,6 +172,7 @@ class Controller:
                 self._judged[poll[1].target] = poll[1].polls
         for target in [each for each in self._last if each.account not in after]:
             self._last.pop(target, None)
+            self._broken.pop(target, None)
             self._newest.pop(target, None)
             self._judged.pop(target, None)
             self._targets.pop(target, None)
@@ -197,7 +199,23 @@ class Controller:
         with contextlib.suppress(StoreError):
             await self._open()
             facts = await self._worker.call(self._store.ledger.account, runtime.credential, self._clock.time())
-            runtime.client.budget.pause(facts.key_paused_until - self._clock.time())
+            left = facts.key_paused_until - self._clock.time()
+            runtime.client.budget.pause(left)
+            if left > 1:
+                log.warning("the API asked for a pause, and requests wait", account=account, seconds=round(left))
+
+    async def rate_limited(self, account: str) -> None:
+        """Share at once the pause that the API has just asked for: nothing else that uses the key knows of it."""
+        runtime = self._accounts.get(account)
+        if runtime is None or self._worker.failed_just_now:
+            return
+        with contextlib.suppress(StoreError):
+            await self._open()
+            await self._share_pause(runtime)
+
+    async def _share_pause(self, account: AccountRuntime) -> None:
+        ledger, left = self._store.ledger, account.client.budget.paused_for
+        await self._worker.call(ledger.pause_key, account.credential, left, self._clock.time())
 
     async def recall(self, target: Target) -> Known:
         """Return what was known of a target's DIDs before the start; nothing where the store doesn't answer."""
@@ -213,6 +231,8 @@ class Controller:
         """Take in a complete poll. One that finds no room goes by unseen, and what it would have confirmed waits."""
         if after.snapshot:
             self._last[after.target] = after.snapshot
+            dids = after.snapshot.dids.values()
+            self._broken[after.target] = tuple(did for did in dids if did.entry.issues or not did.ready)
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait((before, after))
             self._newest[after.target] = after.polls
@@ -360,7 +380,7 @@ class Controller:
 
         One that it does not list may be anywhere.
         """
-        here = [each.id for each in opened if is_listed(snapshot, each.number)]
+        here = [each.id for each in opened if is_listed(snapshot, each)]
         if here:
             asked_at, now = self._wall_time_of(snapshot.asked), self._clock.time()
             await self._worker.call(self._store.ledger.observed, here, asked_at, now)
@@ -388,13 +408,14 @@ class Controller:
             known.followed,
             look.records,
             look.counts,
+            broken=self._broken_lately(account),
             config=account.heal,
             asked_at=asked_at,
             passed=known.seconds_to(snapshot) if known.polls == after.polls - 1 else 0.0,
             now=now,
         )
         assessment = assessment.without_sends(
-            self._held_by_lost_store() | held_by_did_id(assessment.sends, look.counts)
+            self._held_by_lost_store() | held_by_did_id(assessment.sends, look.records, look.counts, now)
         )
         known.polls, known.followed = after.polls, assessment.followed
         known.asked, known.asked_at, known.heard = snapshot.asked, snapshot.at, snapshot.heard
@@ -403,6 +424,13 @@ class Controller:
         known.sends = {send.number: send for send in assessment.sends} if account.enabled else {}
         known.states = assessment.states
         return assessment
+
+    def _broken_lately(self, account: AccountRuntime) -> list[tuple[Target, Did]]:
+        """Return the DIDs with issues of all targets that were polled within `verify_within`."""
+        since = self._clock.monotonic() - account.heal.verify_within.total_seconds()
+        return [
+            (target, did) for target, dids in self._broken.items() if self._last[target].asked >= since for did in dids
+        ]
 
     async def _apply(self, account: AccountRuntime, known: TargetHealState, decisions: Iterable[Decision]) -> bool:
         """Do what was decided, but for sending; return whether the configuration is still the same."""
@@ -693,7 +721,7 @@ class Controller:
         if left > 0:
             budget.pause(left)
         elif budget.paused_for > 1:
-            await self._worker.call(ledger.pause_key, account.credential, budget.paused_for, now)
+            await self._share_pause(account)
         if (
             facts.latched is not None
             and account.fingerprint not in facts.refused

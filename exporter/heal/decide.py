@@ -16,7 +16,7 @@ from exporter.model import MISSING, READY, Did, HealState, Target
 from exporter.store.records import HOUR, Attempt, Counts, DidRecord, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from exporter.config import ConfiguredDid
     from exporter.config.schema import Heal
@@ -136,6 +136,42 @@ def classify(did: Did | None, configured: ConfiguredDid | None, healed: Collecti
         if not (why := _not_healable(did, configured))
         else Observation(Kind.OTHER, issues, why)
     )
+
+
+def doubt(
+    did: Did,
+    seen: Observation,
+    record: DidRecord,
+    attempt: Attempt | None,
+    broken: Iterable[tuple[Target, Did]],
+    *,
+    target: Target,
+    healed: Collection[str],
+) -> Observation:
+    """Return an observation, or that nothing is known, where it may be about another DID or is contradicted.
+
+    A number can be given another DID, and a DID another number; and one connection can show well what another one
+    shows broken. `broken` are the DIDs with issues of all targets that were polled lately. What was sent for a DID is
+    ended by what is seen of that DID, and a DID is clean when nothing says that it is broken.
+    """
+    healed_id = attempt.did_id if attempt else record.did_id
+    own_id = None if did.entry.id_remembered else did.entry.did_id
+    locked = attempt is not None or record.state in {HealState.QUARANTINED, HealState.BACKOFF}
+    if locked and None not in {own_id, healed_id} and own_id != healed_id:
+        return Observation(Kind.ABSENT, why_not=f"the API lists it with did_id {own_id}, and {healed_id} was healed")
+    if seen.kind is not Kind.CLEAN:
+        return seen
+    did_id = own_id if healed_id is None else healed_id
+    for where, other in broken:
+        if (where, other.number) == (target, did.number):
+            continue
+        other_id = other.entry.did_id
+        other_did = None not in {did_id, other_id} and did_id != other_id
+        same = (did_id is not None and did_id == other_id) or (other.number == did.number and not other_did)
+        if same and (issues := classify(other, None, healed).issues):
+            place = f"on connection {where.connection}" if where != target else "under another number"
+            return Observation(Kind.ABSENT, why_not=f"it has no issue here, and {', '.join(issues)} {place}")
+    return seen
 
 
 def _not_healable(did: Did, configured: ConfiguredDid | None) -> str:

@@ -22,6 +22,7 @@ from exporter.heal.guards import (
     target_guards,
 )
 from exporter.heal.sender import HealRequest, HealSender, masked
+from exporter.heal.watched import held_by_did_id, is_listed
 from exporter.model import HealState, Outcome
 from exporter.store.records import Attempt, Counts, DidRecord, Result, Status
 from exporter.store.worker import StoreWorker
@@ -115,6 +116,9 @@ class Manual:
                 ramp_start=0.0,
                 fingerprint=account.fingerprint,
             )
+            body = request_body(did, state.target, configured)
+            send = Send(number, seen.issues, body, None, version=record.version, did_id=did.entry.did_id)
+            held = tuple(held_by_did_id([send], records, counts, now).values()) if count.open is None else ()
             on_probation = (ON_PROBATION,) if record.state is HealState.PROBATION else ()
             healable = seen.kind is Kind.HEALABLE
             found.append(
@@ -126,16 +130,9 @@ class Manual:
                     state=_state(record, count),
                     healable=healable,
                     why=seen.why_not or ("" if healable else "it has none of the issues that healing is for"),
-                    blocked_by=(*on_probation, *reasons()),
+                    blocked_by=(*on_probation, *held, *reasons()),
                     unforceable=(*on_probation, *reasons(forced=FORCEABLE, patient=False)),
-                    send=Send(
-                        number,
-                        seen.issues,
-                        request_body(did, state.target, configured),
-                        None,
-                        version=record.version,
-                        did_id=did.entry.did_id,
-                    ),
+                    send=send,
                 )
             )
         return found
@@ -212,7 +209,8 @@ class Manual:
         sent, snapshot = self._sent[number], state.snapshot
         if not state.up or snapshot is None or not asked_after(sent.attempt, self._asked_at(snapshot)):
             return False
-        clean = classify(snapshot.dids.get(number), None, sent.attempt.heal_issues).kind is Kind.CLEAN
+        shown = snapshot.dids.get(number) if is_listed(snapshot, sent.attempt) else None
+        clean = classify(shown, None, sent.attempt.heal_issues).kind is Kind.CLEAN
         sent.clean_polls = sent.clean_polls + 1 if clean else 0
         if sent.clean_polls < CLEAN_POLLS:
             return False

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from exporter.heal.assess import Followed, restarted
 from exporter.heal.guards import TargetHealth
-from exporter.model import MISSING
+from exporter.model import MISSING, HealState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from exporter.heal.decide import Send
     from exporter.heal.guards import ActiveGuard
-    from exporter.model import Did, Guard, HealState, Snapshot, Target
+    from exporter.model import Did, Guard, Snapshot, Target
     from exporter.snapshots import Healing
-    from exporter.store.records import Attempt, Counts, Transition
+    from exporter.store.records import Attempt, Counts, DidRecord, Transition
 
 
 @dataclass(slots=True)
@@ -66,19 +67,31 @@ def is_of(attempt: Attempt, target: Target) -> bool:
     return (attempt.account, attempt.connection) == (target.account, target.connection)
 
 
-def is_listed(snapshot: Snapshot, number: str) -> bool:
-    """Whether the API listed a DID in a poll, so that the poll tells something of it."""
-    did = snapshot.dids.get(number)
-    return did is not None and did.state != MISSING
+def is_listed(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether the API listed an attempt's DID in a poll, so that the poll tells something of it."""
+    did = snapshot.dids.get(attempt.number)
+    if did is None or did.state == MISSING:
+        return False
+    return did.entry.id_remembered or None in {did.entry.did_id, attempt.did_id} or did.entry.did_id == attempt.did_id
 
 
-def held_by_did_id(sends: Iterable[Send], counts: Mapping[str, Counts]) -> dict[str, str]:
-    """Return by number why some sends wait: an attempt on the same DID is open under another number."""
-    opened = {count.open.did_id: count.open.id for count in counts.values() if count.open}
+def held_by_did_id(
+    sends: Iterable[Send], records: Mapping[str, DidRecord], counts: Mapping[str, Counts], now: float
+) -> dict[str, str]:
+    """Return by number why some sends wait: for what is known of the same DID under another number."""
+    known: dict[int | None, dict[str, str]] = defaultdict(dict)  # by `did_id` and number
+    for record in records.values():
+        if record.state is HealState.QUARANTINED or (record.state is HealState.BACKOFF and now < record.until):
+            known[record.did_id][record.number] = f"{record.state}: {record.reason}"
+    for count in counts.values():
+        if count.open:
+            known[count.open.did_id][count.open.number] = f"attempt {count.open.id} is open"
     return {
-        send.number: f"attempt {opened[send.did_id]} on the same did_id is open, under another number"
+        send.number: f"another number has the same did_id, and of that: {reason}"
         for send in sends
-        if send.did_id is not None and send.did_id in opened
+        if send.did_id is not None
+        for number, reason in known.get(send.did_id, {}).items()
+        if number != send.number
     }
 
 

@@ -454,8 +454,14 @@ class Ledger:
     def _note_did(self, connection: Connection, attempt: Attempt, after: Next, now: float) -> None:
         blank = DidRecord(attempt.number, attempt.account, attempt.connection, broken_since=attempt.broken_since)
         record, counts = self._facts.did(Rows(connection), attempt.number, blank, now)
-        known = replace(after(record, counts), account=attempt.account, connection=attempt.connection)
-        self._put_after(connection, record, replace(known, heal_issues=attempt.heal_issues or record.heal_issues))
+        known = replace(
+            after(record, counts),
+            account=attempt.account,
+            connection=attempt.connection,
+            heal_issues=attempt.heal_issues or record.heal_issues,
+            did_id=record.did_id if attempt.did_id is None else attempt.did_id,
+        )
+        self._put_after(connection, record, known)
 
     @staticmethod
     def _put_after(connection: Connection, before: DidRecord, after: DidRecord) -> None:

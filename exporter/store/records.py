@@ -115,6 +115,7 @@ class DidRecord:
     reason: str = ""
     version: int = 0  # counts changes: a change made on an older view is refused
     heal_issues: tuple[str, ...] = ()  # of the last attempt's maker: by these it is judged
+    did_id: int | None = None  # of the last attempt that named one
     forgotten_id: int = 0  # the last attempt that does not count any more
 
 

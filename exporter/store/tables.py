@@ -87,6 +87,7 @@ heal_dids = Table(
     Column("reason", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("heal_issues", JSON),
+    Column("did_id", BigInteger),
     Column("forgotten_id", Integer, nullable=False, server_default="0"),
     Index("heal_dids_account", "account"),
 )

@@ -11,15 +11,15 @@ from exporter.config.schema import Account, ConfiguredDid, Heal
 from exporter.heal import assess as assessing
 from exporter.heal.assess import Assessment, Followed, restarted
 from exporter.heal.decide import Decision, Kind, Move, Observation, Resolve, Send, Track
-from exporter.model import READY, HealState
+from exporter.model import READY, Did, HealState
 from exporter.snapshots import Watch
 from exporter.store.records import Attempt, Counts, DidRecord, Status
-from tests.support.fleet import EVERYTHING, ONE, THREE, TWO, A, entry, fleet_of, polled
+from tests.support.fleet import EVERYTHING, ONE, THREE, TWO, A, B, entry, fleet_of, polled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from exporter.model import Entry
+    from exporter.model import Entry, Target
 
 NOW = 1_800_000_000.0
 HEAL = Heal()
@@ -45,6 +45,7 @@ def assess(
     by: Watch = EVERYTHING,
     asked_at: float = NOW - 1,
     config: Heal = HEAL,
+    elsewhere: Sequence[tuple[Target, Did]] = (),
 ) -> Assessment:
     snapshot = polled(fleet_of(A), A, *entries, by=by, at=NOW).targets[A].snapshot
     assert snapshot is not None
@@ -54,6 +55,7 @@ def assess(
         followed or {},
         records or {},
         counts or {},
+        broken=elsewhere,
         config=config,
         asked_at=asked_at,
         passed=60.0,
@@ -232,6 +234,64 @@ def test_a_did_is_judged_by_what_its_attempt_was_made_for() -> None:
     followed = {ONE: Followed(Track(attempt=7, unresolved_for=5.0))}
     found = assess(broken(), followed=followed, counts=counts, config=narrow)
     assert found.followed[ONE].track == Track(broken_polls=1, broken_since=NOW, attempt=7, unresolved_for=65.0)
+
+
+VERIFIED_BY_THE_NEXT = {ONE: Followed(Track(clean_polls=1, clean_for=3600.0, attempt=7))}
+
+
+def did(number: str, *, state: str = "NO_BOT", **more: Any) -> Did:  # noqa: ANN401 - any field of an entry
+    return Did(entry(number, state, **more), state)
+
+
+@pytest.mark.parametrize(
+    ("healed_id", "seen", "elsewhere", "why"),
+    [
+        (812, entry(ONE, did_id=812), [], ""),
+        (812, entry(ONE), [], ""),
+        (None, entry(ONE, did_id=812), [], ""),
+        (812, entry(ONE, did_id=900), [], "the API lists it with did_id 900, and 812 was healed"),
+        (
+            812,
+            entry(ONE, did_id=812),
+            [(B, did(ONE))],
+            f"it has no issue here, and NO_BOT on connection {B.connection}",
+        ),
+        (812, entry(ONE, did_id=812), [(B, did(ONE, did_id=812))], f"NO_BOT on connection {B.connection}"),
+        (812, entry(ONE, did_id=812), [(B, did(ONE, did_id=900))], ""),
+        (812, entry(ONE), [(A, did(TWO, did_id=812))], "it has no issue here, and NO_BOT under another number"),
+        (812, entry(ONE), [(B, did(TWO, did_id=812))], f"NO_BOT on connection {B.connection}"),
+        (None, entry(ONE, did_id=812), [(A, did(TWO, did_id=812))], "NO_BOT under another number"),
+        (812, entry(ONE, did_id=812), [(A, did(TWO, did_id=813)), (B, did(THREE))], ""),
+        (812, entry(ONE, did_id=812), [(B, did(ONE, state="NO_VOCOBASE_AGENT"))], ""),
+        (812, entry(ONE, did_id=812), [(A, did(ONE))], ""),  # what it was before in its own target
+    ],
+)
+@pytest.mark.parametrize("state", [HealState.QUARANTINED, HealState.BACKOFF, HealState.IDLE])
+def test_an_attempt_or_a_record_is_ended_by_what_is_seen_of_its_did_where_nothing_says_otherwise(
+    healed_id: int | None, seen: Entry, elsewhere: list[tuple[Target, Did]], why: str, state: HealState
+) -> None:
+    records = {ONE: DidRecord(ONE, state=state, since=NOW - 4000, until=NOW + 9, did_id=healed_id, reason="it failed")}
+    counts = {ONE: Counts(open=attempt(did_id=healed_id))} if state is HealState.IDLE else {}
+    found = assess(seen, followed=VERIFIED_BY_THE_NEXT, records=records, counts=counts, elsewhere=elsewhere)
+    [decision] = found.decisions
+    if not why:
+        expected = Resolve if state is HealState.IDLE else Move
+        assert isinstance(decision.action, expected)
+        assert getattr(decision.action, "succeeded", True)
+    else:
+        assert decision.action is None
+        assert why in decision.why
+        assert found.followed[ONE].track.clean_polls == 0
+
+
+def test_an_attempt_is_not_ended_as_failed_by_another_did_of_its_number_either() -> None:
+    track = Track(attempt=7, unresolved_for=9999.0)
+    counts = {ONE: Counts(open=attempt(did_id=900))}
+    [decision] = assess(broken(ONE), followed={ONE: Followed(track)}, counts=counts).decisions
+    assert decision.action is None
+    counts = {ONE: Counts(open=attempt(did_id=812))}
+    [decision] = assess(broken(ONE), followed={ONE: Followed(track)}, counts=counts).decisions
+    assert isinstance(decision.action, Resolve)
 
 
 def test_what_was_decided_on_counts_from_now_on() -> None:

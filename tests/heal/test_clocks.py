@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from exporter.config import Config
 from exporter.model import Guard, Outcome
 from exporter.store import Store
@@ -82,6 +84,26 @@ async def test_a_start_asks_nothing_while_the_key_is_paused(start: Callable[...,
     await start(like=bench)
     assert bench.simulator.requests()[asked:] == []
     assert bench.clock.time() < paused_until
+
+
+@pytest.mark.parametrize("what", ["sync", "connections"])
+async def test_a_pause_that_any_request_is_told_to_make_holds_for_every_process_at_once(
+    start: Callable[..., Any], what: str
+) -> None:
+    bench: Bench = await start()
+    other: Bench = await start(like=bench)
+    bench.simulator.set_did(bench.simulator.numbers[0], issues=["NO_BOT"])
+    await other.rounds(1)
+    bench.simulator.add_fault(f"status:{what}:status=429,retry_after=900,count=1")
+    if what == "sync":
+        await bench.drive(bench.poller.poll(bench.target))
+    else:
+        await bench.drive(bench.poller.discover("main"))
+    await other.rounds(1)
+    assert (other.sent, other.attempts()) == (0, [])
+    asked = len(bench.simulator.requests())
+    await start(like=bench)  # and for one that starts
+    assert bench.simulator.requests()[asked:] == []
 
 
 async def test_a_heal_that_was_answered_while_the_clock_was_ahead_stops_nothing(start: Callable[..., Any]) -> None:

@@ -51,7 +51,9 @@ async def test_a_poll_that_waits_to_be_judged_has_the_last_word(start: Callable[
     newest = await decided_and_waiting(bench)
     released = threading.Event()
     bench.controller._worker.executor.submit(released.wait, PATIENCE)  # noqa: SLF001 - as a database that hangs
-    elsewhere = replace(bench.state, target=replace(bench.target, connection_id=ELSEWHERE))
+    assert bench.state.snapshot
+    none = replace(bench.state.snapshot, dids={})
+    elsewhere = replace(bench.state, target=replace(bench.target, connection_id=ELSEWHERE), snapshot=none)
     bench.controller.polled(elsewhere, elsewhere)
     bench.controller.polled(bench.state, newest)
     await place_granted(bench)

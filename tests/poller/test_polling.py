@@ -617,6 +617,9 @@ class Listening:
     async def prepare(self, account: str) -> None:
         assert account == "main"
 
+    async def rate_limited(self, account: str) -> None:
+        assert account == "main"
+
     async def recall(self, target: Target) -> dict[str, tuple[str, float, int]]:
         assert target.account == "main"
         return {FIRST: ("NO_BOT", 1_700_000_000.0, 7)}

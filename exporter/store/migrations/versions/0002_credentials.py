@@ -34,6 +34,7 @@ def upgrade() -> None:
     )
     op.create_index("heal_attempts_credential", "heal_attempts", ["credential", "id"])
     op.add_column("heal_dids", sa.Column("heal_issues", sa.JSON))
+    op.add_column("heal_dids", sa.Column("did_id", sa.BigInteger))
     op.add_column("heal_dids", sa.Column("forgotten_id", sa.Integer, nullable=False, server_default="0"))
     op.create_table(
         "heal_credentials",
