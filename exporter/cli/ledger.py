@@ -25,7 +25,7 @@ from exporter.store import Store
 from exporter.store.records import Wanted as AttemptFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from exporter.clock import Clock
     from exporter.config import Settings
@@ -85,8 +85,20 @@ def release(settings: Settings, number: str, reason: str) -> int:
     which = number_of(number)
     with _attached(settings) as store:
         done = store.ledger.release(which, reason, SystemClock().time())
-    print("; ".join(done) if done else "there is nothing to lift")  # noqa: T201
+        under_way = [each for each in store.ledger.open_attempts() if each.number == which]
+    print("; ".join(done) if done else _why_not_lifted(under_way))  # noqa: T201
     return DONE if done else NO
+
+
+def _why_not_lifted(under_way: Sequence[Attempt]) -> str:
+    """Say why a release lifted nothing: a request that is under way can't be called back."""
+    if not under_way:
+        return "there is nothing to lift"
+    attempt = under_way[0]
+    return (
+        f"the request of attempt {attempt.id} is under way ({attempt.status}): say it again once that is answered, or "
+        "a minute after its process ended"
+    )
 
 
 def pause(settings: Settings, reason: str) -> int:

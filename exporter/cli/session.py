@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from rich.console import Console
 from rich.progress import Progress
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from exporter.config import Settings
 
+log = structlog.stdlib.get_logger(__name__)
 
 NEXT_STEPS: Final = {
     Reason.AUTH: "The API refuses the key: check what api_key_env or api_key_file of the account names",
@@ -92,7 +94,10 @@ class Session:
         with suppress(StoreError):
             for name, client in self.clients.items():
                 mark, now = credential(self.settings.api_keys[name].get_secret_value()), self.clock.time()
-                client.budget.pause(self.store.ledger.account(mark, now).key_paused_until - now)
+                left = self.store.ledger.account(mark, now).key_paused_until - now
+                client.budget.pause(left)
+                if left > 1:
+                    log.warning("the API asked for a pause, and requests wait", account=name, seconds=round(left))
 
     async def _poll(self) -> None:
         for account in self.clients:

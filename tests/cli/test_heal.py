@@ -150,6 +150,8 @@ class TestRun:
         simulator.add_fault("hang:call_ready")
         with product("heal", "run", FIRST, "--yes", env=env) as process:
             until(lambda: simulator.requests("call_ready"), "it sends")
+            released = heal(env, "release", FIRST, "--reason", "now")
+            assert (released.code, released.out[:46]) == (1, "the request of attempt 1 is under way (sent): ")
             process.send(signal.SIGINT)
             assert process.wait() == 2
         where = f"voicelink-exporter heal history {FIRST}"
