@@ -283,6 +283,14 @@ def test_the_number_is_the_first_one_that_is_one(changes: dict[str, object], num
 
 
 @pytest.mark.parametrize(
+    ("did_id", "kept"), [(812, (812, "")), (None, (None, "918011223344")), ("x", (None, "918011223344"))]
+)
+def test_the_did_number_is_kept_where_no_did_id_is_named(did_id: object, kept: tuple[int | None, str]) -> None:
+    read = entry_of(remote_did__did_id=did_id)
+    assert (read.did_id, read.did_number) == kept
+
+
+@pytest.mark.parametrize(
     ("issues", "read"),
     [
         ([], ()),
@@ -473,7 +481,7 @@ def test_a_code_is_what_looks_like_one(body: bytes, code: str | None) -> None:
 
 
 def test_entries_of_which_none_names_a_number_are_no_answer() -> None:
-    with pytest.raises(BadResponseError, match="names no number in any of its entries"):
+    with pytest.raises(BadResponseError, match="^the API's answer to sync names no number in any of its entries$"):
         parse_sync(as_json({"success": True, "data": {"readiness": [{"did": "918011223344", "state": "READY"}, 7]}}))
     assert parse_sync(as_json({"success": True, "data": {"readiness": []}})).entries == ()
 
