@@ -481,7 +481,7 @@ def test_a_code_is_what_looks_like_one(body: bytes, code: str | None) -> None:
 
 
 def test_entries_of_which_none_names_a_number_are_no_answer() -> None:
-    with pytest.raises(BadResponseError, match="^the API's answer to sync names no number in any of its entries$"):
+    with pytest.raises(BadResponseError, match=r"^the API's answer to sync names no number in any of its entries$"):
         parse_sync(as_json({"success": True, "data": {"readiness": [{"did": "918011223344", "state": "READY"}, 7]}}))
     assert parse_sync(as_json({"success": True, "data": {"readiness": []}})).entries == ()
 
