@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ def assess(
     """
     decisions: list[Decision] = []
     kept: dict[str, Followed] = {}
+    others = _by_identity(broken)
     for number in _concerned(snapshot, config, followed, records, counts):
         record = records.get(number) or DidRecord(number, snapshot.target.account, snapshot.target.connection)
         known, count = followed.get(number, Followed()), counts.get(number, Counts())
@@ -95,7 +97,9 @@ def assess(
         healed = judged_by(record, count.open, config)
         seen = shown = classify(did, configured, healed)
         if did is not None:
-            seen = doubt(did, shown, record, count.open, broken, target=snapshot.target, healed=healed)
+            same = {number, did.entry.did_id, count.open.did_id if count.open else record.did_id}
+            alike = [other for identity in same for other in others.get(identity, ())]
+            seen = doubt(did, shown, record, count.open, alike, target=snapshot.target, healed=healed)
         attempt = count.open if count.open and asked_after(count.open, asked_at) else None
         track = advance(track, seen, snapshot.at, passed, attempt)
         decision = decide(
@@ -107,6 +111,16 @@ def assess(
         if track != _NEW or decision.state is not HealState.IDLE:
             kept[number] = Followed(track, record.version)
     return Assessment(tuple(decisions), kept)
+
+
+def _by_identity(broken: Sequence[tuple[Target, Did]]) -> Mapping[str | int | None, list[tuple[Target, Did]]]:
+    """Return DIDs by their numbers and by their `did_id`."""
+    found: dict[str | int | None, list[tuple[Target, Did]]] = defaultdict(list)
+    for target, did in broken:
+        found[did.number].append((target, did))
+        if did.entry.did_id is not None:
+            found[did.entry.did_id].append((target, did))
+    return found
 
 
 def _concerned(

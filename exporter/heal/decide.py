@@ -151,8 +151,9 @@ def doubt(
     """Return an observation, or that nothing is known, where it may be about another DID or is contradicted.
 
     A number can be given another DID, and a DID another number; and one connection can show well what another one
-    shows broken. `broken` are the DIDs with issues of all targets that were polled lately. What was sent for a DID is
-    ended by what is seen of that DID, and a DID is clean when nothing says that it is broken.
+    shows broken. `broken` are the DIDs with issues, of all targets that were polled lately, that have its number or a
+    `did_id` of it. What was sent for a DID is ended by what is seen of that DID, and a DID is clean when nothing says
+    that it is broken.
     """
     healed_id = attempt.did_id if attempt else record.did_id
     own_id = None if did.entry.id_remembered else did.entry.did_id
