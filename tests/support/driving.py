@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SOON: Final = 0.5  # seconds: a timer of the machine's clock that is due by then is waited for
-HELD: Final = 0.3  # seconds for which a call in a thread is waited for: tests hold some of them
 
 _calls: WeakKeyDictionary[asyncio.AbstractEventLoop, set[asyncio.Future[Any]]] = WeakKeyDictionary()
 
@@ -29,16 +28,11 @@ async def drive(what: Awaitable[T], clock: ManualClock) -> T:
             if work.done():
                 break
             if pending := {call for call in calls if not call.done()}:
-                done, _ = await asyncio.wait({work, *pending}, timeout=HELD, return_when=asyncio.FIRST_COMPLETED)
-                if done:
-                    continue
-            elif _timer_is_due_soon():
+                await asyncio.wait({work, *pending}, return_when=asyncio.FIRST_COMPLETED)
+            elif _timer_is_due_soon() or not clock.awaited:
                 await asyncio.wait({work}, timeout=0.01)
-                continue
-            if clock.awaited:
-                await clock.go_on()
             else:
-                await asyncio.wait({work}, timeout=0.01)
+                await clock.go_on()
     return work.result()
 
 
